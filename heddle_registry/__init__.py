@@ -1,0 +1,1 @@
+"""Which coding agents are in flight, who may write where, and why."""

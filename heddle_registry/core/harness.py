@@ -1,0 +1,435 @@
+"""What a harness looks like from outside, and what its probe may ask and answer.
+
+A *signal* is one observable mark of a harness: a variable, a program among the ancestors, a file.
+Signals are data (``detection/harnesses.toml``, or the `Harness` values of a plugin); the rules that
+order harnesses into a chain live in `heddle_registry.core.chain`. Nothing here reads the machine.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+DEFINITE: Final = 0.95
+"""Confidence of an answer that a live ancestor process or a hook's payload bears out."""
+PROBABLE: Final = 0.75
+"""Highest confidence without a live ancestor, and of every harness known from documents only."""
+CANDIDATE: Final = 0.5
+"""Highest confidence of a harness that is named but not picked."""
+
+EVENTS: Final = ("opened", "child_opened", "child_closed", "closed", "waiting")
+"""What a harness's own lifecycle event may mean; the values of `Harness.events`."""
+
+MAX_ID_LENGTH: Final = 200
+
+_FALSE_LIKE: Final = frozenset({"", "0", "false", "no", "off", "none", "null"})
+_INTERPRETERS: Final = ("node", "nodejs", "bun", "deno", "python", "pypy", "ruby", "tsx")
+_VALUE_OPTIONS: Final = frozenset(
+    {"-r", "--require", "--import", "--loader", "--experimental-loader", "-W", "-X", "-C"}
+)
+_INLINE_OPTIONS: Final = frozenset({"-c", "-e", "-p", "--eval", "--print"})
+
+type Role = Literal["launcher", "main", "worker"]
+
+
+class SignalKind(StrEnum):
+    """How much a signal proves."""
+
+    STRONG = "strong"
+    """A variable that is set only for what the agent runs."""
+    SESSION = "session"
+    """A variable that holds the id of a session, thread or agent."""
+    PROGRAM = "program"
+    """A program among the ancestors, by exact base name or path pattern."""
+    WEAK = "weak"
+    """Also seen where a person types: an editor's terminal. Never decides."""
+    CONFIGURATION = "configuration"
+    """The user's settings or installation. Never decides."""
+
+
+@attrs.frozen(kw_only=True)
+class Signal:
+    """One mark of one harness. Build it with `env`, `program` or `file`."""
+
+    kind: SignalKind
+    source: Literal["env", "program", "file"] = "env"
+    name: str
+    equals: str | None = None
+    starts_with: str | None = None
+    contains: str | None = None
+    agent_name: str | None = None
+    also: tuple[str, ...] = ()
+    path: str | None = None
+    role: Role = "main"
+
+    def seen_in(self, environ: Mapping[str, str]) -> bool:
+        """Whether the variables show this mark. False-like values count as not set."""
+        value = environ.get(self.name)
+        if self.source != "env" or value is None:
+            return False
+        if not all(is_set(environ.get(other)) for other in self.also):
+            return False
+        if self.equals is not None:
+            return value == self.equals
+        if not is_set(value):
+            return False
+        if self.agent_name is not None:
+            return self.agent_name in {value, agent_name(value)}
+        if self.starts_with is not None:
+            return value.startswith(self.starts_with)
+        return self.contains is None or self.contains in value
+
+
+def env(
+    name: str,
+    *,
+    kind: str = "strong",
+    equals: str | None = None,
+    starts_with: str | None = None,
+    contains: str | None = None,
+    also: Sequence[str] = (),
+) -> Signal:
+    """Return a signal that is a variable.
+
+    :param kind: ``strong``, ``session``, ``weak`` or ``configuration``
+    :param equals: the exact value, case and all; without it every value but 0, false, no, off,
+        none, null and blank counts
+    :param also: other variables that must be set too
+    """
+    return Signal(
+        kind=SignalKind(kind),
+        name=name,
+        equals=equals,
+        starts_with=starts_with,
+        contains=contains,
+        also=tuple(also),
+    )
+
+
+def program(
+    name: str, *, path: str | None = None, role: Role = "main", kind: str = "program"
+) -> Signal:
+    """Return a signal that is a program among the ancestors.
+
+    :param name: the exact base name of the executable, of ``argv[0]``, or of the script that an
+        interpreter runs
+    :param path: a shell pattern over the whole path instead, for binaries named by their version
+    :param role: ``launcher`` starts the harness proper, ``worker`` is started by it and never
+        begins another instance
+    """
+    return Signal(kind=SignalKind(kind), source="program", name=name, path=path, role=role)
+
+
+def file(path: str, *, kind: str = "strong") -> Signal:
+    """Return a signal that is a file, by absolute path. It is looked for only where declared."""
+    return Signal(kind=SignalKind(kind), source="file", name=path)
+
+
+def _events(events: Mapping[str, str]) -> dict[str, str]:
+    for event, meaning in events.items():
+        if meaning not in EVENTS:
+            raise ValueError(f"event {event!r} means {meaning!r}; expected one of {EVENTS}")
+    return dict(events)
+
+
+def _harness_name(_instance: object, _attribute: object, value: str) -> None:
+    if not value or not all(c.isalnum() or c in "-._" for c in value):
+        raise ValueError(f"harness name {value!r}: letters, digits, '-', '.', '_' only")
+
+
+@attrs.frozen(kw_only=True)
+class Harness:
+    """One coding-agent program: how to recognise it and what its lifecycle events mean.
+
+    ``tier`` is ``verified`` where the signals were seen on the real program; ``unverified`` ones
+    are never better than `PROBABLE`. ``fork_of`` names the harnesses whose marks this one may also
+    show. ``pid_variables`` hold the process id of the harness that set the marks. ``actor_kind`` is
+    the middle part of its keys, ``acme:session:<id>``. ``marks`` are further variables that the
+    harness leaves to its children and that `scrub` takes out.
+    """
+
+    name: str = attrs.field(validator=_harness_name)
+    signals: tuple[Signal, ...] = attrs.field(converter=tuple, default=())
+    events: Mapping[str, str] = attrs.field(converter=_events, factory=dict)
+    tier: Literal["verified", "unverified"] = "verified"
+    aliases: tuple[str, ...] = attrs.field(converter=tuple, default=())
+    fork_of: tuple[str, ...] = attrs.field(converter=tuple, default=())
+    pid_variables: tuple[str, ...] = attrs.field(converter=tuple, default=())
+    actor_kind: str = "session"
+    marks: tuple[str, ...] = attrs.field(converter=tuple, default=())
+
+    @property
+    def ceiling(self) -> float:
+        """The highest confidence that any answer about this harness may have."""
+        return DEFINITE if self.tier == "verified" else PROBABLE
+
+    def program_role(self, process: Process) -> tuple[Role, str] | None:
+        """Return the role that the process plays in this harness and the name it matched by."""
+        for signal in self.signals:
+            if signal.kind is SignalKind.PROGRAM and signal.source == "program":
+                interpreted = process.matches(signal)
+                if interpreted is not None:
+                    # An interpreter that runs the harness's script starts the harness proper.
+                    role: Role = (
+                        "launcher" if interpreted and signal.role == "main" else signal.role
+                    )
+                    return role, signal.name
+        return None
+
+    def seen_marks(self, environ: Mapping[str, str]) -> dict[SignalKind, tuple[str, ...]]:
+        """Return the names of the variables that show this harness, by kind. Never values."""
+        found: dict[SignalKind, tuple[str, ...]] = {}
+        for signal in self.signals:
+            if signal.seen_in(environ) and signal.name not in found.get(signal.kind, ()):
+                found[signal.kind] = (*found.get(signal.kind, ()), signal.name, *signal.also)
+        return found
+
+    def variables(self) -> frozenset[str]:
+        """Return every variable that this harness leaves to what it starts."""
+        own = {
+            s.name
+            for s in self.signals
+            if s.source == "env" and s.kind in {SignalKind.STRONG, SignalKind.SESSION}
+        }
+        return frozenset(own.union(self.pid_variables, self.marks))
+
+
+@attrs.frozen(kw_only=True)
+class Process:
+    """One ancestor process. ``starttime`` is in clock ticks since boot, ``started_at`` in seconds
+    of the epoch where the host knows it; anything but the pid may be missing.
+    """
+
+    pid: int
+    argv: tuple[str, ...] = ()
+    exe: str = ""
+    comm: str = ""
+    starttime: int | None = None
+    started_at: float | None = None
+
+    @property
+    def script(self) -> str:
+        """The script or module that an interpreter runs, or an empty string."""
+        if not self._is_interpreter():
+            return ""
+        arguments = iter(self.argv[1:])
+        for argument in arguments:
+            if argument in _INLINE_OPTIONS:
+                return ""
+            if argument == "-m":
+                return next(arguments, "")
+            if argument in _VALUE_OPTIONS:
+                next(arguments, None)
+            elif not argument.startswith("-"):
+                return argument
+        return ""
+
+    def _is_interpreter(self) -> bool:
+        for path in (self.argv[0] if self.argv else "", self.exe):
+            name = base_name(path).rstrip("0123456789.")
+            if name in _INTERPRETERS:
+                return True
+        return False
+
+    def matches(self, signal: Signal) -> bool | None:
+        """Return None for no match, else whether an interpreter runs the program."""
+        script = self.script
+        first = self.argv[0] if self.argv else ""
+        if signal.path is not None:
+            if script and fnmatchcase(script, signal.path):
+                return True
+            direct = any(p and fnmatchcase(p, signal.path) for p in (first, self.exe))
+            return False if direct else None
+        if script and base_name(script) == signal.name:
+            return True
+        # `comm` is cut to 15 bytes and often names a thread: the last resort.
+        names = {base_name(first), base_name(self.exe)} - {""} or {self.comm}
+        return False if signal.name in names and not self._is_interpreter_named(signal) else None
+
+    def _is_interpreter_named(self, signal: Signal) -> bool:
+        return signal.name.rstrip("0123456789.") in _INTERPRETERS
+
+
+class Files(Protocol):
+    """What a probe may read: regular files below the home and the working directory."""
+
+    def resolve(self, path: str) -> str | None:
+        """Return where the path really lies, or None outside of what may be read."""
+
+    def read(self, path: str, *, limit: int, tail: bool = False) -> bytes | None:
+        """Return up to ``limit`` bytes from the start, or the end; None where there is no file."""
+
+    def names(self, path: str) -> list[str]:
+        """Return the sorted names in a folder, empty where there is none."""
+
+    def modified_at(self, path: str) -> float | None:
+        """Return the time of the last change in seconds of the epoch."""
+
+    def database(self, path: str) -> Any:
+        """Return a read-only ``sqlite3.Connection``, or None. The caller closes it."""
+
+
+class NoFiles:
+    """A `Files` that has none."""
+
+    def resolve(self, path: str) -> str | None:  # noqa: D102, ARG002
+        return None
+
+    def read(self, path: str, *, limit: int, tail: bool = False) -> bytes | None:  # noqa: D102, ARG002
+        return None
+
+    def names(self, path: str) -> list[str]:  # noqa: D102, ARG002
+        return []
+
+    def modified_at(self, path: str) -> float | None:  # noqa: D102, ARG002
+        return None
+
+    def database(self, path: str) -> Any:  # noqa: D102, ARG002
+        return None
+
+
+@attrs.frozen(kw_only=True)
+class Probe:
+    """The argument of ``heddle_probe``: one place in the chain, as far as it is known.
+
+    ``env`` holds only variables that may be trusted for this place: where the harness's own marks
+    belong to another instance, or were leaked by a terminal multiplexer, they are already out.
+    ``payload`` is what the harness gave its hook (empty in a tool command), ``processes`` the
+    harness's own processes outermost first, ``below`` everything nearer to us, nearest last.
+    """
+
+    harness: str
+    env: Mapping[str, str] = attrs.field(factory=dict)
+    payload: Mapping[str, Any] = attrs.field(factory=dict)
+    event: str = ""
+    processes: tuple[Process, ...] = ()
+    below: tuple[Process, ...] = ()
+    innermost: bool = True
+    home: str = ""
+    cwd: str = ""
+    files: Files = attrs.field(factory=NoFiles)
+
+    @property
+    def ancestors(self) -> tuple[Process, ...]:
+        """The harness's processes and everything below them, nearest first."""
+        return (*self.processes, *self.below)[::-1]
+
+    def at_home(self, *parts: str) -> str:
+        """Return a path below the home directory."""
+        return "/".join((self.home.rstrip("/"), *parts))
+
+    def read_text(self, path: str, limit: int = 65_536, *, tail: bool = False) -> str | None:
+        """Return the start (or end) of a file below home or the working directory, or None."""
+        data = self.files.read(path, limit=limit, tail=tail)
+        return None if data is None else data.decode("utf-8", "replace")
+
+    def read_json(self, path: str, limit: int = 262_144) -> dict[str, Any]:
+        """Return a small JSON file's object; empty where there is none or it is no object."""
+        return json_object(self.read_text(path, limit))
+
+    def first_line(self, path: str, limit: int = 1_048_576) -> dict[str, Any]:
+        """Return the first line of a JSON-lines file as an object, empty where it is none."""
+        return json_object((self.read_text(path, limit) or "").split("\n", 1)[0])
+
+    def last_lines(self, path: str, limit: int = 1_048_576) -> list[dict[str, Any]]:
+        """Return the objects on the complete lines in a JSON-lines file's last ``limit`` bytes."""
+        text = self.read_text(path, limit, tail=True) or ""
+        found = (json_object(line) for line in text.split("\n"))
+        return [record for record in found if record]
+
+    def transcript(self, path: object) -> str | None:
+        """Return where a path that the harness named lies here; None for anything else."""
+        return (self.files.resolve(path) or path) if isinstance(path, str) and path else None
+
+
+@attrs.frozen(kw_only=True)
+class Identity:
+    """A probe's answer: whose process this is.
+
+    Ids are the harness's own; the core makes the keys of them (``acme:session:<id>``). ``parent``
+    is the actor that started this one *inside the same harness*; the outer harness is the core's
+    affair. ``lineage`` holds the ancestors of a sub-agent, outermost first, and stands for
+    ``parent`` where that is None. ``orphan`` says: a sub-agent whose parent could not be known.
+    ``actor=None`` with ``candidates`` says: one of these, and nothing to tell which.
+    ``continues`` is the session that this one was forked from or goes on with under a new id.
+    """
+
+    actor: str | None = None
+    actor_kind: str | None = None
+    parent: str | None = None
+    parent_kind: str | None = None
+    lineage: tuple[Identity, ...] = attrs.field(converter=tuple, default=())
+    orphan: bool = False
+    candidates: tuple[Identity, ...] = attrs.field(converter=tuple, default=())
+    instance: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    thinking_level: str | None = None
+    transcript: str | None = None
+    continues: str | None = None
+    source: str | None = None
+    confidence: float = DEFINITE
+    evidence: tuple[str, ...] = attrs.field(converter=tuple, default=())
+
+
+def is_set(value: str | None) -> bool:
+    """Whether a variable's value says more than no: 0, false, no, off and blank do not."""
+    return value is not None and value.strip().lower() not in _FALSE_LIKE
+
+
+def agent_name(value: str) -> str:
+    """Return the name in an ``AI_AGENT`` value such as ``acme@1.2`` or ``acme_1-2_agent``."""
+    return value.split("@", 1)[0].split("_", 1)[0].strip()
+
+
+def base_name(path: str) -> str:
+    """Return the last part of a path without the endings that packaging adds to programs."""
+    name = path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].removeprefix("-")
+    for ending in (".exe", ".mjs", ".cjs", ".js", ".py"):
+        name = name.removesuffix(ending)
+    return name
+
+
+def native_id(value: object) -> str | None:
+    """Return the value if it can be an id: short, printable, without blanks. Else None."""
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_LENGTH:
+        return None
+    return value if value.isprintable() and not any(c.isspace() for c in value) else None
+
+
+def actor_key(harness: Harness, actor: str | None, kind: str | None = None) -> str | None:
+    """Return the key of a harness's own id, or None where it cannot be one."""
+    valid = native_id(actor)
+    if valid is None or valid.startswith(f"{harness.name}:"):
+        return valid
+    return f"{harness.name}:{kind or harness.actor_kind}:{valid}"
+
+
+def json_object(text: str | bytes | None) -> dict[str, Any]:
+    """Return the JSON object that the text holds; empty for anything else."""
+    if not text or text[:1] not in {"{", b"{"}:
+        return {}
+    import json
+
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def scrub(environ: Mapping[str, str], harnesses: Iterable[Harness]) -> dict[str, str]:
+    """Return the variables without any mark that a harness leaves to what it starts.
+
+    A harness started with its outer one's marks takes itself for a sub-agent: an inherited
+    ``CLAUDE_CODE_CHILD_SESSION`` switches a nested Claude Code's transcript off. The user's own
+    settings stay, and so do the variables of this registry.
+    """
+    marks = {"AI_AGENT", "AGENT"}.union(*(harness.variables() for harness in harnesses))
+    return {name: value for name, value in environ.items() if name not in marks}

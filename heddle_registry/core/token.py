@@ -1,0 +1,40 @@
+"""Reservation tokens: shown once, kept as a salted hash, compared in constant time.
+
+They stop mistakes, not an attacker under the same user (docs/explanation/threat-model.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Final
+
+import attrs
+
+TOKEN_BYTES: Final = 20
+SALT_BYTES: Final = 8
+
+
+@attrs.frozen(kw_only=True)
+class TokenHash:
+    """What is kept of a token: hex salt and hex SHA-256 of salt and token."""
+
+    salt: str
+    digest: str
+
+
+def hash_token(token: str, salt: bytes) -> TokenHash:
+    """Return the salted hash of ``token``. A fast hash will do: tokens hold 160 random bits."""
+    text = token.encode("utf-8", "surrogateescape")
+    return TokenHash(salt=salt.hex(), digest=hashlib.sha256(salt + text).hexdigest())
+
+
+def token_matches(token: str | None, kept: TokenHash | None) -> bool:
+    """Return whether ``token`` is the one kept. Takes as long for a wrong one as for a right one."""
+    if token is None or kept is None:
+        return False
+    try:
+        salt = bytes.fromhex(kept.salt)
+    except ValueError:
+        return False
+    return hmac.compare_digest(hash_token(token, salt).digest, kept.digest)

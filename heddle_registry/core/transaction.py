@@ -1,0 +1,165 @@
+"""What a decision is given and what it answers: keys, loaded records, facts and effects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import attrs
+
+from heddle_registry.core.claim import Claim, claim_of_entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from heddle_registry.core.entry import AgentEntry, ContextQueryEntry
+    from heddle_registry.core.evidence import Observation, Subject
+    from heddle_registry.core.timestamp import Instant
+    from heddle_registry.errors import RegistryError
+
+T = TypeVar("T")
+
+FactKey = tuple[str, tuple[int, int | None, str, str] | None, int | None]
+"""Session id, the owner's identity, fence: a fact about one cannot be mistaken for another's."""
+
+
+def fact_key(subject: Subject) -> FactKey:
+    """Return the key under which facts about ``subject`` are kept."""
+    owner = subject.owner
+    identity: tuple[int, int | None, str, str] | None = None
+    if owner is not None:
+        identity = (owner.pid, owner.start_ticks, owner.boot_id, owner.pid_ns)
+    elif subject.pid is not None:
+        identity = (subject.pid, None, subject.boot_id, "")
+    return (subject.session_id, identity, subject.fence)
+
+
+@attrs.frozen(kw_only=True)
+class Keys:
+    """What a decision needs loaded, in the terms of the records.
+
+    Loading a session also loads the claim of its thread, and the claim that names it as holder
+    or past holder where its entry is missing; loading a claim also loads its holder's entry.
+    """
+
+    sessions: tuple[str, ...] = ()
+    threads: tuple[str, ...] = ()
+    """Each with its claim and every Active entry on it."""
+    path: str | None = None
+    """Claims that name this canonical folder."""
+    actors: tuple[str, ...] = ()
+    """Native actor keys: the newest Active entry of each."""
+    fresh_ids: tuple[str, ...] = ()
+    """Ids that must be unused: `Loaded.used_ids` tells."""
+    all_active: bool = False
+    stale: bool = False
+    """Ended entries past their seven days, at most 16."""
+    all_stale: bool = False
+    line_of: str | None = None
+    """The thread whose waiters are asked for."""
+
+
+@attrs.frozen(kw_only=True)
+class Damage:
+    """A record that could not be read, as far as it concerns what was loaded.
+
+    ``subject`` is whom its readable lines name as owner; None where they name nobody.
+    """
+
+    path: str
+    error: RegistryError
+    thread: str | None = None
+    session_id: str | None = None
+    subject: Subject | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Loaded:
+    """The records that the keys named, as they stand under the store's exclusion."""
+
+    entries: Mapping[str, AgentEntry] = attrs.field(factory=dict)
+    claims: Mapping[str, Claim] = attrs.field(factory=dict)
+    """By thread. A thread that was asked for and has no claim file is missing here."""
+    damaged_claims: Mapping[str, RegistryError] = attrs.field(factory=dict)
+    """By thread: the claim is there and cannot be read."""
+    damage: tuple[Damage, ...] = ()
+    used_ids: frozenset[str] = frozenset()
+    stale_ids: tuple[str, ...] = ()
+    line: tuple[str, ...] = ()
+    """Tickets of living waiters, first come first."""
+
+    def claim_on(self, thread: str, now: Instant) -> Claim:
+        """Return the claim on ``thread``; a missing file is stood in for by the entries' copies.
+
+        :raises RegistryError: the claim is there and cannot be read; its thread is refused.
+        """
+        error = self.damaged_claims.get(thread)
+        if error is not None:
+            raise error
+        claim = self.claims.get(thread)
+        if claim is not None:
+            return claim
+        copies = [
+            entry
+            for entry in self.entries.values()
+            if entry.thread == thread and entry.is_active and entry.fence is not None
+        ]
+        if not copies:
+            return Claim(thread=thread)
+        return claim_of_entry(max(copies, key=lambda entry: entry.fence or 0), now)
+
+
+@attrs.frozen
+class PutEntry:
+    """Write this entry."""
+
+    entry: AgentEntry
+
+
+@attrs.frozen
+class PutClaim:
+    """Write this claim."""
+
+    claim: Claim
+
+
+@attrs.frozen
+class RemoveEntry:
+    """Remove the entry's file."""
+
+    session_id: str
+
+
+@attrs.frozen
+class KeepQueries:
+    """Append context queries that no longer fit into the entry to its side file."""
+
+    session_id: str
+    queries: tuple[ContextQueryEntry, ...]
+
+
+Effect = PutEntry | PutClaim | RemoveEntry | KeepQueries
+
+
+@attrs.frozen(kw_only=True)
+class Decision(Generic[T]):
+    """What to write, in this order, each durable before the next; then what to answer.
+
+    ``refusal`` is raised after the effects, instead of answering. ``freed`` are threads whose
+    first waiter should be woken.
+    """
+
+    answer: T | None = None
+    effects: tuple[Effect, ...] = ()
+    refusal: RegistryError | None = None
+    freed: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class NeedFacts:
+    """Look at these, outside the exclusion, then ask again."""
+
+    subjects: tuple[Subject, ...]
+
+
+Facts = dict[FactKey, "Observation | None"]
+"""What was seen. A key with None: nobody could look, and the verdict is unknown."""

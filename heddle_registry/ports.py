@@ -1,0 +1,202 @@
+"""The two things the registry needs from outside: somewhere to keep records, and a host.
+
+An embedder may bring its own; ``heddle_registry.testing`` has suites that each must pass.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from heddle_registry.core.claim import Claim
+    from heddle_registry.core.entry import AgentEntry
+    from heddle_registry.core.evidence import LivenessFile, Observation, Owner, Subject
+    from heddle_registry.core.timestamp import Instant
+    from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, NeedFacts
+    from heddle_registry.errors import RegistryError
+
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class Query:
+    """What to look for; fields that are None do not narrow. All given ones must hold."""
+
+    session_id: str | None = None
+    thread: str | None = None
+    active_only: bool = False
+    native_actor_key: str | None = None
+    native_parent_actor_key: str | None = None
+    native_instance_key: str | None = None
+    client_instance_id: str | None = None
+    heddle_session_id: str | None = None
+    path: str | None = None
+    """A canonical folder; an entry's own path is made canonical before it is compared."""
+    owner_pids: tuple[int, ...] | None = None
+    include_stale: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Problem:
+    """A file in the store that is no readable record. ``code`` is stable, ``message`` for people."""
+
+    path: str
+    code: str
+    message: str
+    thread: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Look:
+    """The answer to a query: a consistent view of entries and their threads' claims.
+
+    ``entries`` are newest first. ``claims`` has those of the entries' threads, and of the thread
+    asked for.
+    """
+
+    entries: tuple[AgentEntry, ...] = ()
+    claims: Mapping[str, Claim] = attrs.field(factory=dict)
+    damaged_claims: Mapping[str, RegistryError] = attrs.field(factory=dict)
+    problems: tuple[Problem, ...] = ()
+    now: Instant
+
+
+@attrs.frozen(kw_only=True)
+class ProcessInfo:
+    """One process as the host shows it. Fields that could not be read are None or empty."""
+
+    pid: int
+    ppid: int | None = None
+    argv: tuple[str, ...] = ()
+    exe: str | None = None
+    comm: str = ""
+    start_ticks: int | None = None
+    cwd: str | None = None
+
+
+class Host(Protocol):
+    """The machine that the caller runs on. No method writes; none blocks for long."""
+
+    def now(self) -> Instant:
+        """Read the wall clock and the clock that stands still while the host sleeps."""
+        ...
+
+    def random_bytes(self, count: int) -> bytes:
+        """Return bytes nobody can guess."""
+        ...
+
+    def environment(self) -> Mapping[str, str]:
+        """Return this process's variables."""
+        ...
+
+    def cwd(self) -> str:
+        """Return the working directory."""
+        ...
+
+    def home(self) -> str:
+        """Return the user's home directory."""
+        ...
+
+    def own_pid(self) -> int:
+        """Return the caller's pid."""
+        ...
+
+    def owner_for(self, pid: int) -> Owner | None:
+        """Return the process ``pid`` as an owner; None if there is none, or only a zombie."""
+        ...
+
+    def observe(self, subject: Subject) -> Observation:
+        """Look at the subject's process and namespaces; ``liveness`` is the store's to add."""
+        ...
+
+    def ancestors(self) -> Sequence[ProcessInfo]:
+        """Return the caller's living ancestors, nearest first, itself not among them."""
+        ...
+
+    def processes(self) -> Sequence[ProcessInfo]:
+        """Return all processes that can be seen."""
+        ...
+
+
+class LivenessLock(Protocol):
+    """A lock that is held as long as any process keeps its descriptor open."""
+
+    @property
+    def file(self) -> LivenessFile:
+        """Device and inode, as a claim records them."""
+        ...
+
+    def fileno(self) -> int:
+        """Return the descriptor, for a child to inherit."""
+        ...
+
+    def release(self) -> None:
+        """Close this process's descriptor. Idempotent."""
+        ...
+
+
+class Place(Protocol):
+    """A waiter's place in the line for one branch."""
+
+    @property
+    def ticket(self) -> str:
+        """Its name in `Loaded.line`."""
+        ...
+
+    def wait(self, timeout_s: float, subject: Subject | None) -> None:
+        """Sleep until woken, until ``subject`` may have died, or for ``timeout_s`` seconds.
+
+        May return early for no reason; the caller asks again.
+        """
+        ...
+
+    def leave(self) -> None:
+        """Give the place up. Idempotent."""
+        ...
+
+
+class Store(Protocol):
+    """Where records are kept. Safe for several OS threads; see each store for forks."""
+
+    def transact(
+        self,
+        keys: Keys,
+        decide: Callable[[Loaded, Instant, Facts], Decision[T] | NeedFacts],
+        facts: Facts,
+    ) -> Decision[T] | NeedFacts:
+        """Load, decide, and make all effects durable or none, under the store's exclusion.
+
+        ``decide`` is pure and may be called more than once. `NeedFacts` comes back with nothing
+        written; the caller gathers and calls again. A refusal is not raised here: it comes back
+        in the decision, after its effects.
+
+        :raises LockTimeout: the exclusion stayed with another.
+        :raises StoreUnavailable: nothing was changed.
+        :raises OutcomeUnknown: a change is visible and may not be durable.
+        """
+        ...
+
+    def look(self, query: Query) -> Look:
+        """Answer without the exclusion. Changes nothing, needs no write permission."""
+        ...
+
+    def hold_liveness(self, session_id: str) -> LivenessLock | None:
+        """Make and take the session's liveness lock; None where the store has no such thing."""
+        ...
+
+    def observe(self, host: Host, subject: Subject) -> Observation:
+        """Return the host's observation with the state of the liveness lock added."""
+        ...
+
+    def join_line(self, thread: str, deadline_s: float) -> AbstractContextManager[Place]:
+        """Queue up for a branch, for at most ``deadline_s`` seconds."""
+        ...
+
+    def discard_side_files(self, session_id: str) -> None:
+        """Remove what lies beside a pruned entry (its liveness lock, its older queries)."""
+        ...
