@@ -5,12 +5,13 @@ An embedder may bring its own; ``heddle_registry.testing`` has suites that each 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+import os
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from heddle_registry.core.claim import Claim
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
     from heddle_registry.errors import RegistryError
 
 T = TypeVar("T")
+
+_KEYS: Final = (
+    "native_actor_key",
+    "native_parent_actor_key",
+    "native_instance_key",
+    "client_instance_id",
+    "heddle_session_id",
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -41,9 +50,41 @@ class Query:
     include_stale: bool = False
 
 
+def matches_query(entry: AgentEntry, query: Query) -> bool:
+    """Return whether ``entry`` is what ``query`` looks for, but for its age."""
+    owner = entry.owner
+    return (
+        (query.session_id is None or entry.session_id == query.session_id)
+        and (query.thread is None or entry.thread == query.thread)
+        and (not query.active_only or entry.is_active)
+        and all(
+            getattr(query, name) is None or getattr(entry, name) == getattr(query, name)
+            for name in _KEYS
+        )
+        and (
+            query.owner_pids is None
+            or (owner.pid if owner is not None else entry.pid) in query.owner_pids
+        )
+        and (query.path is None or is_same_folder(entry.path, query.path))
+    )
+
+
+def is_same_folder(path: str | None, canonical: str) -> bool:
+    """Return whether ``path``, made canonical, is the folder ``canonical``. Asks the disk."""
+    if path is None:
+        return False
+    return path == canonical or os.path.realpath(path) == canonical
+
+
+def newest_first(entries: Iterable[AgentEntry]) -> tuple[AgentEntry, ...]:
+    """Return entries by start, the newest first; equal starts by id, so that it is one order."""
+    by_id = sorted(entries, key=lambda entry: entry.session_id)
+    return tuple(sorted(by_id, key=lambda entry: entry.started_at.sort_key, reverse=True))
+
+
 @attrs.frozen(kw_only=True)
 class Problem:
-    """A file in the store that is no readable record. ``code`` is stable, ``message`` for people."""
+    """A file that is no readable record: a stable ``code``, a ``message`` for people."""
 
     path: str
     code: str

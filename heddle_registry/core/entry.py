@@ -10,11 +10,12 @@ from heddle_registry.core.evidence import Owner, Subject
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.limits import check_session_id, check_thread
 from heddle_registry.core.timestamp import Timestamp
-from heddle_registry.core.token import TokenHash
 from heddle_registry.errors import RegistryError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from heddle_registry.core.token import TokenHash
 
 SCHEMA: Final = 1
 """The newest layout of our own table in an entry, and of a claim, that this version writes."""
@@ -253,7 +254,7 @@ def entry_problems(entry: object) -> list[str]:
     if entry.probe_confidence is not None and (
         isinstance(entry.probe_confidence, bool)
         or not isinstance(entry.probe_confidence, int | float)
-        or entry.probe_confidence != entry.probe_confidence  # noqa: PLR0124 (NaN)
+        or entry.probe_confidence != entry.probe_confidence  # NaN
     ):
         problems.append("probe_confidence must be a number")
     problems += [

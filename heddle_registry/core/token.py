@@ -30,7 +30,7 @@ def hash_token(token: str, salt: bytes) -> TokenHash:
 
 
 def token_matches(token: str | None, kept: TokenHash | None) -> bool:
-    """Return whether ``token`` is the one kept. Takes as long for a wrong one as for a right one."""
+    """Return whether ``token`` is the one kept. Constant time for any guess."""
     if token is None or kept is None:
         return False
     try:

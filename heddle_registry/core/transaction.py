@@ -9,7 +9,7 @@ import attrs
 from heddle_registry.core.claim import Claim, claim_of_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from heddle_registry.core.entry import AgentEntry, ContextQueryEntry
     from heddle_registry.core.evidence import Observation, Subject

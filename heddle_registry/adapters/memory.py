@@ -1,0 +1,155 @@
+"""A store in this process's memory: for tests, for embedders, and to compare others with."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+
+from heddle_registry.core.lifecycle import is_stale
+from heddle_registry.core.selection import RecordMaps, select
+from heddle_registry.core.standing import with_heartbeat
+from heddle_registry.core.transaction import (
+    Decision,
+    KeepQueries,
+    NeedFacts,
+    PutClaim,
+    PutEntry,
+    RemoveEntry,
+)
+from heddle_registry.ports import Look, Query, matches_query, newest_first
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from heddle_registry.core.claim import Claim
+    from heddle_registry.core.entry import AgentEntry, ContextQueryEntry
+    from heddle_registry.core.evidence import Observation, Subject
+    from heddle_registry.core.timestamp import Instant
+    from heddle_registry.core.transaction import Effect, Facts, Keys, Loaded
+    from heddle_registry.ports import Host
+
+T = TypeVar("T")
+
+
+class MemoryPlace:
+    """A place in a `MemoryStore`'s line."""
+
+    def __init__(self, ticket: str, woken: threading.Event, leave: Callable[[], None]) -> None:
+        self.ticket = ticket
+        self._woken = woken
+        self._leave = leave
+
+    def wait(self, timeout_s: float, subject: Subject | None) -> None:  # noqa: ARG002
+        """Sleep until woken or for ``timeout_s``; nobody's death is noticed here."""
+        self._woken.wait(timeout_s)
+        self._woken.clear()
+
+    def leave(self) -> None:
+        """Give the place up."""
+        self._leave()
+
+
+class MemoryStore:
+    """Keeps everything in dictionaries under one lock.
+
+    Gone with the process. A forked child has a copy of its own that nobody else sees.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._lock = threading.RLock()
+        self._entries: dict[str, AgentEntry] = {}
+        self._claims: dict[str, Claim] = {}
+        self._queries: dict[str, list[ContextQueryEntry]] = {}
+        self._lines: dict[str, dict[str, threading.Event]] = {}
+        self._tickets = 0
+
+    def transact(
+        self,
+        keys: Keys,
+        decide: Callable[[Loaded, Instant, Facts], Decision[T] | NeedFacts],
+        facts: Facts,
+    ) -> Decision[T] | NeedFacts:
+        """See `ports.Store`."""
+        with self._lock:
+            now = self._host.now()
+            line = tuple(self._lines.get(keys.line_of or "", ()))
+            loaded = select(keys, self._records(), now, line)
+            decision = decide(loaded, now, facts)
+            if isinstance(decision, NeedFacts):
+                return decision
+            for effect in decision.effects:
+                self._apply(effect)
+            for thread in decision.freed:
+                self._wake_first(thread)
+            return decision
+
+    def _records(self) -> RecordMaps:
+        return RecordMaps(entries=self._entries, claims=self._claims)
+
+    def _apply(self, effect: Effect) -> None:
+        match effect:
+            case PutEntry(entry):
+                self._entries[entry.session_id] = entry
+            case PutClaim(claim):
+                self._claims[claim.thread] = claim
+            case RemoveEntry(session_id):
+                self._entries.pop(session_id, None)
+            case KeepQueries(session_id, queries):
+                self._queries.setdefault(session_id, []).extend(queries)
+
+    def look(self, query: Query) -> Look:
+        """See `ports.Store`."""
+        with self._lock:
+            now = self._host.now()
+            entries = newest_first(
+                with_heartbeat(entry, self._claims.get(entry.thread))
+                for entry in self._entries.values()
+                if matches_query(entry, query)
+                and (query.include_stale or not is_stale(entry, now.at))
+            )
+            threads = {entry.thread for entry in entries}
+            if query.thread is not None:
+                threads.add(query.thread)
+            claims = {t: self._claims[t] for t in sorted(threads) if t in self._claims}
+            return Look(entries=entries, claims=claims, now=now)
+
+    def hold_liveness(self, session_id: str) -> None:  # noqa: ARG002
+        """Return None: memory has no locks that outlive a thread of control."""
+        return
+
+    def observe(self, host: Host, subject: Subject) -> Observation:
+        """Return the host's observation; there is no liveness lock to add."""
+        return host.observe(attrs.evolve(subject, liveness=None))
+
+    @contextmanager
+    def join_line(self, thread: str, deadline_s: float) -> Iterator[MemoryPlace]:  # noqa: ARG002
+        """See `ports.Store`."""
+        with self._lock:
+            self._tickets += 1
+            ticket = f"{self._tickets:020d}"
+            woken = threading.Event()
+            self._lines.setdefault(thread, {})[ticket] = woken
+
+        def leave() -> None:
+            with self._lock:
+                if self._lines.get(thread, {}).pop(ticket, None) is not None:
+                    self._wake_first(thread)
+
+        try:
+            yield MemoryPlace(ticket, woken, leave)
+        finally:
+            leave()
+
+    def _wake_first(self, thread: str) -> None:
+        for woken in self._lines.get(thread, {}).values():
+            woken.set()
+            return
+
+    def discard_side_files(self, session_id: str) -> None:
+        """Forget older queries of a pruned entry."""
+        with self._lock:
+            self._queries.pop(session_id, None)

@@ -1,0 +1,225 @@
+"""Which records a set of keys names, whatever they are read from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+from heddle_registry.core.lifecycle import is_stale
+from heddle_registry.core.limits import MAX_SWEEP
+from heddle_registry.core.transaction import Damage, Keys, Loaded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from heddle_registry.core.claim import Claim
+    from heddle_registry.core.entry import AgentEntry
+    from heddle_registry.core.timestamp import Instant
+    from heddle_registry.errors import RegistryError
+
+
+class Records(Protocol):
+    """Look-ups that `select` needs. An answer may be a superset where it says so."""
+
+    def entry(self, session_id: str) -> AgentEntry | None:
+        """Return the entry with that id, stale or not."""
+        ...
+
+    def is_used(self, session_id: str) -> bool:
+        """Return whether anything, readable or not, has that id."""
+        ...
+
+    def active_on(self, thread: str) -> Iterable[AgentEntry]:
+        """Return every Active entry on a thread."""
+        ...
+
+    def active(self) -> Iterable[AgentEntry]:
+        """Return every Active entry."""
+        ...
+
+    def newest_with_actor(self, native_actor_key: str) -> AgentEntry | None:
+        """Return the newest entry with that key, an Active one before any ended one."""
+        ...
+
+    def ended_before(self, instant: Instant, most: int | None) -> Iterable[AgentEntry]:
+        """Return ended entries that may be stale, at most ``most``."""
+        ...
+
+    def claim(self, thread: str) -> Claim | None:
+        """Return the thread's claim.
+
+        :raises RegistryError: it is there and cannot be read.
+        """
+        ...
+
+    def claims_naming(self, path: str) -> Iterable[Claim]:
+        """Return every claim that names that folder."""
+        ...
+
+    def claims_with_holder(self, session_id: str) -> Iterable[Claim]:
+        """Return every claim that names the session as holder or past holder."""
+        ...
+
+    def damage(self) -> tuple[Damage, ...]:
+        """Return the records that cannot be read."""
+        ...
+
+
+class _Selection:
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self.entries: dict[str, AgentEntry] = {}
+        self.claims: dict[str, Claim] = {}
+        self.damaged: dict[str, RegistryError] = {}
+
+    def add_entry(self, entry: AgentEntry | None) -> None:
+        # With its ancestors: who is whose child decides who blocks whom.
+        while entry is not None and entry.session_id not in self.entries:
+            self.entries[entry.session_id] = entry
+            key = entry.native_parent_actor_key
+            entry = self._records.newest_with_actor(key) if key is not None else None
+
+    def add_claim(self, claim: Claim) -> None:
+        self.claims[claim.thread] = claim
+        if claim.holder is not None:
+            self.add_entry(self._records.entry(claim.holder.session_id))
+
+    def add_claim_on(self, thread: str) -> None:
+        from heddle_registry.errors import RegistryError
+
+        if thread in self.claims or thread in self.damaged:
+            return
+        try:
+            claim = self._records.claim(thread)
+        except RegistryError as error:
+            self.damaged[thread] = error
+            return
+        if claim is not None:
+            self.add_claim(claim)
+
+
+def select(keys: Keys, records: Records, now: Instant, line: tuple[str, ...] = ()) -> Loaded:
+    """Return what ``keys`` name among ``records``."""
+    selection = _Selection(records)
+    for session_id in keys.sessions:
+        entry = records.entry(session_id)
+        if entry is None:
+            for claim in records.claims_with_holder(session_id):
+                selection.add_claim(claim)
+            continue
+        selection.add_entry(entry)
+        selection.add_claim_on(entry.thread)
+        _add_copies(selection, records, entry.thread)
+    for thread in keys.threads:
+        selection.add_claim_on(thread)
+        for entry in records.active_on(thread):
+            selection.add_entry(entry)
+    paths = {keys.path} if keys.path is not None else set()
+    if keys.sessions:
+        paths |= {claim.path for claim in selection.claims.values() if claim.path is not None}
+    for path in sorted(path for path in paths if path is not None):
+        for claim in records.claims_naming(path):
+            selection.add_claim(claim)
+    for actor in keys.actors:
+        selection.add_entry(records.newest_with_actor(actor))
+    if keys.all_active:
+        for entry in records.active():
+            selection.add_entry(entry)
+        for thread in sorted({entry.thread for entry in selection.entries.values()}):
+            selection.add_claim_on(thread)
+    stale: tuple[str, ...] = ()
+    if keys.stale or keys.all_stale:
+        most = None if keys.all_stale else MAX_SWEEP
+        stale = tuple(
+            entry.session_id for entry in records.ended_before(now, most) if is_stale(entry, now.at)
+        )[:most]
+    else:
+        stale = tuple(
+            session_id
+            for session_id in keys.sessions
+            if session_id in selection.entries and is_stale(selection.entries[session_id], now.at)
+        )
+    return Loaded(
+        entries=selection.entries,
+        claims=selection.claims,
+        damaged_claims=selection.damaged,
+        damage=records.damage(),
+        used_ids=frozenset(filter(records.is_used, keys.fresh_ids)),
+        stale_ids=stale,
+        line=line,
+    )
+
+
+def _add_copies(selection: _Selection, records: Records, thread: str) -> None:
+    # Where the claim file is missing, the entries' copies stand for it.
+    if thread not in selection.claims and thread not in selection.damaged:
+        for entry in records.active_on(thread):
+            if entry.fence is not None:
+                selection.add_entry(entry)
+
+
+@attrs.frozen(kw_only=True)
+class RecordMaps:
+    """`Records` over plain mappings: a store in memory, or the outcome of a full scan."""
+
+    entries: Mapping[str, AgentEntry]
+    claims: Mapping[str, Claim]
+    damaged_claims: Mapping[str, RegistryError] = attrs.field(factory=dict)
+    damaged: tuple[Damage, ...] = ()
+    other_ids: frozenset[str] = frozenset()
+    """Ids that something unreadable occupies."""
+
+    def entry(self, session_id: str) -> AgentEntry | None:
+        """See `Records`."""
+        return self.entries.get(session_id)
+
+    def is_used(self, session_id: str) -> bool:
+        """See `Records`."""
+        return session_id in self.entries or session_id in self.other_ids
+
+    def active_on(self, thread: str) -> Iterable[AgentEntry]:
+        """See `Records`."""
+        return [entry for entry in self.active() if entry.thread == thread]
+
+    def active(self) -> Iterable[AgentEntry]:
+        """See `Records`."""
+        return [entry for entry in self.entries.values() if entry.is_active]
+
+    def newest_with_actor(self, native_actor_key: str) -> AgentEntry | None:
+        """See `Records`."""
+        with_key = [e for e in self.entries.values() if e.native_actor_key == native_actor_key]
+        return max(
+            with_key,
+            key=lambda entry: (entry.is_active, entry.started_at.sort_key, entry.session_id),
+            default=None,
+        )
+
+    def ended_before(self, instant: Instant, most: int | None) -> Iterable[AgentEntry]:
+        """See `Records`."""
+        stale = [entry for entry in self.entries.values() if is_stale(entry, instant.at)]
+        return stale[:most]
+
+    def claim(self, thread: str) -> Claim | None:
+        """See `Records`."""
+        error = self.damaged_claims.get(thread)
+        if error is not None:
+            raise error
+        return self.claims.get(thread)
+
+    def claims_naming(self, path: str) -> Iterable[Claim]:
+        """See `Records`."""
+        return [claim for claim in self.claims.values() if claim.path == path]
+
+    def claims_with_holder(self, session_id: str) -> Iterable[Claim]:
+        """See `Records`."""
+        return [
+            claim
+            for claim in self.claims.values()
+            if (claim.holder is not None and claim.holder.session_id == session_id)
+            or any(past.session_id == session_id for past in claim.past)
+        ]
+
+    def damage(self) -> tuple[Damage, ...]:
+        """See `Records`."""
+        return self.damaged

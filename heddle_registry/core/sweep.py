@@ -1,0 +1,111 @@
+"""Reaping on proof of death, and pruning what is stale."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from heddle_registry.core.claim import ClaimState, EndCause
+from heddle_registry.core.evidence import VerdictKind
+from heddle_registry.core.lifecycle import EntryEvent, apply_event
+from heddle_registry.core.standing import Witness, is_orphan, stand
+from heddle_registry.core.transaction import (
+    Decision,
+    Effect,
+    NeedFacts,
+    PutClaim,
+    PutEntry,
+    RemoveEntry,
+)
+from heddle_registry.errors import RegistryError
+
+if TYPE_CHECKING:
+    from heddle_registry.core.timestamp import Instant
+    from heddle_registry.core.transaction import Facts, Loaded
+
+
+@attrs.frozen(kw_only=True)
+class Swept:
+    """What a sweep did and left. ``kept`` are Active entries, neither proven alive nor reaped."""
+
+    reaped: tuple[str, ...] = ()
+    pruned: tuple[str, ...] = ()
+    kept: tuple[tuple[str, str], ...] = ()
+    """Session id and evidence code."""
+
+
+def decide_sweep(
+    session_ids: tuple[str, ...],
+    loaded: Loaded,
+    now: Instant,
+    facts: Facts,
+    *,
+    end_expired: bool = False,
+    only_thread: str | None = None,
+) -> Decision[Swept] | NeedFacts:
+    """Reap, on proof, which of ``session_ids`` are dead; prune which of them are stale.
+
+    A living owner is never reaped, and neither is anyone of whom nothing is known. An orphan of
+    a crash is abandoned; ``end_expired`` also ends holders whose TTL has passed. A claim that was
+    lost and has nothing left behind it is ended too.
+    """
+    witness = Witness(facts)
+    effects: list[Effect] = []
+    reaped: list[str] = []
+    kept: list[tuple[str, str]] = []
+    freed: list[str] = []
+    for session_id in session_ids:
+        entry = loaded.entries.get(session_id)
+        if entry is None or not entry.is_active or (only_thread not in (None, entry.thread)):
+            continue
+        try:
+            claim = loaded.claim_on(entry.thread, now)
+        except RegistryError:
+            kept.append((session_id, "claim_unreadable"))
+            continue
+        if claim.holder is None or claim.holder.session_id != session_id:
+            verdict = witness.verdict(entry.subject())
+            if is_orphan(entry, claim) or verdict.is_dead:
+                effects.append(PutEntry(apply_event(entry, EntryEvent.ABANDON, now.at)))
+                reaped.append(session_id)
+            elif verdict.kind is VerdictKind.UNKNOWN:
+                kept.append((session_id, verdict.evidence[0].code))
+            continue
+        standing = stand(claim, loaded.entries, witness, now)
+        cause = None
+        if standing.state is ClaimState.NONE or (
+            standing.verdict.is_dead and standing.state is ClaimState.EXPIRED
+        ):
+            cause = EndCause.DEAD
+        elif standing.state is ClaimState.EXPIRED and end_expired:
+            cause = EndCause.EXPIRED
+        if cause is not None:
+            reason = standing.verdict.evidence[0].detail if standing.verdict.evidence else ""
+            abandoned = apply_event(entry, EntryEvent.ABANDON, now.at)
+            effects.append(PutEntry(abandoned.extended(fence=claim.fence)))
+            effects.append(PutClaim(claim.ended(cause, now.at, reason=reason)))
+            reaped.append(session_id)
+            freed.append(claim.thread)
+        elif not standing.verdict.is_alive:
+            kept.append((session_id, standing.verdict.evidence[0].code))
+    for claim in loaded.claims.values():
+        if claim.holder is None or claim.holder.session_id not in session_ids:
+            continue
+        holder_entry = loaded.entries.get(claim.holder.session_id)
+        if holder_entry is not None and holder_entry.is_active:
+            continue
+        standing = stand(claim, loaded.entries, witness, now)
+        if standing.state is ClaimState.NONE:
+            effects.append(PutClaim(claim.ended(EndCause.LOST, now.at)))
+            freed.append(claim.thread)
+    missing = witness.missing()
+    if missing is not None:
+        return missing
+    stale = [session_id for session_id in loaded.stale_ids if session_id in session_ids]
+    effects += [RemoveEntry(session_id) for session_id in stale]
+    return Decision(
+        answer=Swept(reaped=tuple(reaped), pruned=tuple(stale), kept=tuple(kept)),
+        effects=tuple(effects),
+        freed=tuple(freed),
+    )
