@@ -59,6 +59,7 @@ class ActorChainNode:
     provider: str | None = None
     model: str | None = None
     harness: str | None = None
+    unknown: Mapping[str, Any] = attrs.field(factory=dict, hash=False, repr=False)
 
 
 @attrs.frozen(kw_only=True)

@@ -101,6 +101,7 @@ class LivenessFile:
 
     device: int
     inode: int
+    unknown: Mapping[str, Any] = attrs.field(factory=dict, hash=False, repr=False)
 
 
 @attrs.frozen(kw_only=True)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
-from typing import Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # What chrono's `DateTime<Utc>` reads: a signed year of four to six digits, `T`, `t` or a space,
 # any number of fraction digits, second 60, and `Z`, `z` or an offset.
@@ -142,6 +145,7 @@ class Instant:
     awake_ns: int
     boot_id: str
     time_ns: str = ""
+    unknown: Mapping[str, Any] = attrs.field(factory=dict, hash=False, repr=False)
 
     def seconds_since(self, earlier: Instant) -> tuple[float, bool]:
         """Return the seconds from ``earlier`` to this, and whether the wall clock had to tell.

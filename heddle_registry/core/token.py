@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 TOKEN_BYTES: Final = 20
 SALT_BYTES: Final = 8
@@ -21,6 +24,7 @@ class TokenHash:
 
     salt: str
     digest: str
+    unknown: Mapping[str, Any] = attrs.field(factory=dict, hash=False, repr=False)
 
 
 def hash_token(token: str, salt: bytes) -> TokenHash:
