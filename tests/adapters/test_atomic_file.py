@@ -1,0 +1,326 @@
+"""Replace, remove, read and sweep on real files, and what each kind of failure tells the user."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from heddle_registry.adapters import atomic_file
+from heddle_registry.adapters.atomic_file import (
+    UnreadableFile,
+    folder_mode,
+    read_file,
+    read_with_stat,
+    remove_file,
+    replace_file,
+    sweep_temps,
+)
+from heddle_registry.errors import OutcomeUnknown, StoreUnavailable
+from tests.process_helpers import as_nobody, needs_other_user, public_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class FailingOs:
+    """``os``, in which one call fails each time: ``replace`` say, with an errno."""
+
+    def __init__(self, call: str, code: int, *, after: bool = False, first: int = 1) -> None:
+        self._call = call
+        self._code = code
+        self._after = after
+        self._skip = first - 1
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if name != self._call:
+            return real
+
+        def failing(*args: Any) -> Any:
+            if self._skip:
+                self._skip -= 1
+                return real(*args)
+            if self._after:
+                real(*args)
+            raise OSError(self._code, os.strerror(self._code))
+
+        return failing
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tmp_path.chmod(0o700)
+    (tmp_path / "agents").mkdir(0o700)
+    (tmp_path / "tmp").mkdir(0o700)
+    return tmp_path
+
+
+def replace(folder: Path, data: bytes, **options: Any) -> None:
+    replace_file(str(folder / "agents"), "a.toml", data, tmp_dir=str(folder / "tmp"), **options)
+
+
+def test_a_file_is_made_and_replaced_whole_and_no_temporary_file_stays(folder: Path) -> None:
+    for data in (b"one", b"", b"x" * 3_000_000):
+        replace(folder, data)
+        assert (folder / "agents/a.toml").read_bytes() == data
+    assert os.listdir(folder / "tmp") == []
+    assert os.listdir(folder / "agents") == ["a.toml"]
+
+
+def test_a_reader_with_the_old_file_open_keeps_the_old_content(folder: Path) -> None:
+    replace(folder, b"old")
+    with open(folder / "agents/a.toml", "rb") as reader:
+        replace(folder, b"new")
+        assert reader.read() == b"old"
+
+
+def test_short_writes_are_completed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class ShortWrites(FailingOs):
+        def __getattr__(self, name: str) -> Any:
+            if name == "write":
+                return lambda fd, data: os.write(fd, data[:3])
+            return getattr(os, name)
+
+    monkeypatch.setattr(atomic_file, "os", ShortWrites("", 0))
+    replace(folder, b"0123456789")
+    assert (folder / "agents/a.toml").read_bytes() == b"0123456789"
+
+
+@pytest.mark.parametrize(
+    ("folder_bits", "file_bits"),
+    [(0o700, 0o600), (0o755, 0o640), (0o750, 0o640), (0o775, 0o660), (0o2770, 0o660)],
+)
+def test_a_file_gets_its_folders_policy_whatever_the_umask_and_the_file_before(
+    folder: Path, folder_bits: int, file_bits: int
+) -> None:
+    (folder / "agents").chmod(folder_bits)
+    (folder / "agents/a.toml").touch(0o644)
+    before = os.umask(0o077)
+    try:
+        replace(folder, b"new")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((folder / "agents/a.toml").stat().st_mode) == file_bits
+    assert folder_mode((folder / "agents").stat()) == file_bits
+
+
+def test_a_mode_that_was_asked_for_counts_more_than_the_folders(folder: Path) -> None:
+    replace(folder, b"new", mode=0o640)
+    assert stat.S_IMODE((folder / "agents/a.toml").stat().st_mode) == 0o640
+
+
+@needs_other_user
+def test_a_shared_folders_group_is_kept_although_the_temporary_folder_has_another(
+    folder: Path,
+) -> None:
+    os.chown(folder / "agents", 0, 12345)
+    (folder / "agents").chmod(0o2770)
+    replace(folder, b"new")
+    assert (folder / "agents/a.toml").stat().st_gid == 12345
+
+
+@pytest.mark.parametrize("parent_bits", [0o700, 0o2770])
+def test_a_lost_temporary_folder_is_made_again_under_its_parents_policy(
+    folder: Path, parent_bits: int
+) -> None:
+    folder.chmod(parent_bits)
+    (folder / "tmp").rmdir()
+    replace(folder, b"new")
+    assert stat.S_IMODE((folder / "tmp").stat().st_mode) == parent_bits
+    assert (folder / "agents/a.toml").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("target", path)])
+def test_what_is_no_regular_file_is_never_replaced(
+    folder: Path, make: Callable[[Path], None]
+) -> None:
+    target = folder / "agents/a.toml"
+    make(target)
+    kind = stat.S_IFMT(target.lstat().st_mode)
+    with pytest.raises(StoreUnavailable, match="nothing was changed"):
+        replace(folder, b"new")
+    assert stat.S_IFMT(target.lstat().st_mode) == kind
+    assert os.listdir(folder / "tmp") == []
+    assert not (folder / "agents/target").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "says"),
+    [
+        ("write", errno.ENOSPC, "disk is full"),
+        ("write", errno.EDQUOT, "quota"),
+        ("fsync", errno.EIO, "input/output error"),
+        ("open", errno.EROFS, "read-only"),
+        ("open", errno.EACCES, "no permission"),
+        ("replace", errno.EXDEV, "another file system"),
+        ("open", errno.EMFILE, "too many files open"),
+    ],
+)
+def test_a_failure_before_the_rename_changes_nothing_and_says_what_to_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, says: str
+) -> None:
+    replace(folder, b"old")
+    monkeypatch.setattr(atomic_file, "os", FailingOs(call, code))
+    with pytest.raises(StoreUnavailable, match=says) as caught:
+        replace(folder, b"new")
+    assert caught.value.errno == code
+    assert caught.value.hint
+    assert caught.value.path == str(folder / "agents/a.toml")
+    assert (folder / "agents/a.toml").read_bytes() == b"old"
+    assert os.listdir(folder / "tmp") == []
+
+
+@pytest.mark.parametrize("call", ["open", "fsync", "close"])
+def test_a_failure_to_sync_the_folder_is_an_unknown_outcome_of_a_visible_change(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    replace(folder, b"old")
+    monkeypatch.setattr(atomic_file, "os", FailingOs(call, errno.EIO, first=2))
+    with pytest.raises(OutcomeUnknown, match=r"a\.toml"):
+        replace(folder, b"new")
+    monkeypatch.undo()
+    assert (folder / "agents/a.toml").read_bytes() == b"new"
+    monkeypatch.setattr(atomic_file, "os", FailingOs(call, errno.EIO))
+    with pytest.raises(OutcomeUnknown):
+        remove_file(str(folder / "agents"), "a.toml")
+    assert not (folder / "agents/a.toml").exists()
+
+
+def test_a_rename_that_happened_although_it_failed_is_an_unknown_outcome(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace(folder, b"old")
+    monkeypatch.setattr(atomic_file, "os", FailingOs("replace", errno.EIO, after=True))
+    with pytest.raises(OutcomeUnknown):
+        replace(folder, b"new")
+    assert (folder / "agents/a.toml").read_bytes() == b"new"
+
+
+def test_an_interrupt_removes_the_temporary_file_and_keeps_the_old_content(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace(folder, b"old")
+
+    def interrupted(_fd: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(atomic_file.os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replace(folder, b"new")
+    assert (folder / "agents/a.toml").read_bytes() == b"old"
+    assert os.listdir(folder / "tmp") == []
+
+
+@needs_other_user
+def test_in_another_users_folder_the_error_names_the_owner_and_the_asker() -> None:
+    with public_folder() as folder:
+        (folder / "agents").mkdir()
+        (folder / "tmp").mkdir()
+        (folder / "agents/a.toml").write_bytes(b"old")
+
+        def attempt() -> tuple[str, str]:
+            with pytest.raises(StoreUnavailable) as caught:
+                replace(folder, b"new")
+            with pytest.raises(StoreUnavailable) as removing:
+                remove_file(str(folder / "agents"), "a.toml")
+            return caught.value.hint, removing.value.hint
+
+        for hint in as_nobody(attempt):
+            assert "belongs to root" in hint
+            assert "you are nobody" in hint
+        assert (folder / "agents/a.toml").read_bytes() == b"old"
+
+
+def test_removing_says_whether_there_was_a_file_and_refuses_folders(folder: Path) -> None:
+    replace(folder, b"old")
+    (folder / "agents/folder").mkdir()
+    assert remove_file(str(folder / "agents"), "a.toml") is True
+    assert remove_file(str(folder / "agents"), "a.toml") is False
+    with pytest.raises(StoreUnavailable):
+        remove_file(str(folder / "agents"), "folder")
+
+
+def test_a_sweep_removes_every_left_over_and_follows_no_link(folder: Path) -> None:
+    (folder / "keep").write_text("kept")
+    (folder / "tmp/.a.toml.0123.tmp").write_text("torn")
+    (folder / "tmp/link").symlink_to(folder / "keep")
+    (folder / "tmp/folder").mkdir()
+    assert sweep_temps(str(folder / "tmp")) == 2
+    assert os.listdir(folder / "tmp") == ["folder"]
+    assert (folder / "keep").read_text() == "kept"
+    assert sweep_temps(str(folder / "none")) == 0
+
+
+def test_reading_gives_the_content_with_the_state_it_was_read_in_or_none(folder: Path) -> None:
+    replace(folder, b"content")
+    path = str(folder / "agents/a.toml")
+    assert read_file(path, 7) == b"content"
+    found = read_with_stat(path, 1000)
+    assert found is not None
+    assert found[0] == b"content"
+    assert found[1].st_ino == os.stat(path).st_ino
+    assert read_file(path + ".missing", 7) is None
+    assert read_file(str(folder / "missing/a.toml"), 7) is None
+
+
+def _socket(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (os.mkfifo, "special"),
+        (_socket, "special"),
+        (os.mkdir, "folder"),
+        (lambda path: os.symlink("dangling", path), "link"),
+        (lambda path: os.symlink("/dev/null", path), "link"),
+        (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 11), "too_large"),
+    ],
+)
+def test_what_is_no_record_is_refused_without_being_read_or_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[str], None], code: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make("record")
+    monkeypatch.setattr(atomic_file, "os", FailingOs("read", errno.EIO))
+    with pytest.raises(UnreadableFile) as caught:
+        read_file("record", 10)
+    assert caught.value.code == code
+    assert caught.value.path == "record"
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "record"
+    path.write_bytes(b"x" * 10)
+
+    def grow(fd: int, size: int) -> bytes:
+        with open(path, "ab") as file:
+            file.write(b"x" * 100)
+        monkeypatch.undo()
+        return os.read(fd, size)
+
+    monkeypatch.setattr(atomic_file.os, "read", grow)
+    with pytest.raises(UnreadableFile) as caught:
+        read_file(str(path), 10)
+    assert caught.value.code == "too_large"
+
+
+def test_an_unreadable_disk_and_a_missing_permission_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "record").touch()
+    for code, named in ((errno.EIO, "io"), (errno.EACCES, "no_permission")):
+        monkeypatch.setattr(atomic_file, "os", FailingOs("open", code))
+        with pytest.raises(UnreadableFile) as caught:
+            read_file(str(tmp_path / "record"), 10)
+        assert (caught.value.code, caught.value.errno) == (named, code)

@@ -1,0 +1,142 @@
+"""One lock file by itself: what its descriptors do over forks, waits and failures."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from heddle_registry.adapters import lock_file
+from heddle_registry.adapters.lock_file import LOCK_EX, LOCK_SH, LockFile
+from heddle_registry.errors import StoreUnavailable
+from tests.process_helpers import (
+    flock_holder,
+    flock_waiters,
+    forks_with_threads,
+    in_fork,
+    locked_elsewhere,
+    needs_proc_locks,
+    python,
+    until,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="flock is POSIX")
+
+WINDOWS = """if True:
+    import errno, fasteners, os, sys
+    del os.register_at_fork, os.fchmod, os.O_NOFOLLOW, os.O_NONBLOCK, os.O_CLOEXEC, os.O_NOCTTY
+    sys.platform = "win32"
+    sys.modules["fcntl"] = None
+    from heddle_registry.adapters import flock, liveness_file
+    from heddle_registry.adapters.atomic_file import read_file, replace_file
+    folder = sys.argv[1]
+    lock = flock.DirectoryLock(folder)
+    with lock.held(1), lock.held(1):
+        for data in (b"old", b"new"):
+            replace_file(folder, "a.toml", data, tmp_dir=folder + os.sep + "tmp")
+        print(read_file(folder + os.sep + "a.toml", 10), flock.try_shared(lock.path))
+    print(liveness_file.observe_liveness(lock.path, 1, 2), lock.is_held)
+    """
+LIGHT = """if True:
+    import sys
+    before = set(sys.modules)
+    import heddle_registry.adapters.atomic_file, heddle_registry.adapters.liveness_file
+    import heddle_registry.adapters.flock
+    with heddle_registry.adapters.flock.DirectoryLock(sys.argv[1]).held(1):
+        pass
+    new = {name for name in set(sys.modules) - before if not name.startswith("heddle_registry")}
+    print(*sorted(new))
+    """
+
+
+def test_dropping_twice_or_before_taking_is_harmless(tmp_path: Path) -> None:
+    file = LockFile(str(tmp_path / "lock"))
+    file.drop()
+    assert file.take(LOCK_EX, 0.0)
+    fd = file.fd
+    file.drop()
+    stranger = os.open(tmp_path, os.O_RDONLY)
+    file.drop()
+    assert stranger == fd  # the number was free and is another's by now
+    os.fstat(stranger)
+    os.close(stranger)
+
+
+@forks_with_threads
+def test_a_descriptor_meant_to_survive_a_fork_does_and_the_child_cannot_unlock_it(
+    tmp_path: Path,
+) -> None:
+    file = LockFile(str(tmp_path / "lock"), survives_fork=True)
+    assert file.take(LOCK_EX, 0.0)
+
+    def drop_in_child() -> bool:
+        fd = file.fd
+        file.drop()
+        return os.fstat(fd).st_ino == os.stat(file.path).st_ino
+
+    assert in_fork(drop_in_child)
+    assert locked_elsewhere(file.path)
+    file.drop()
+    assert not locked_elsewhere(file.path)
+
+
+@needs_proc_locks
+def test_readers_and_writers_that_left_their_waits_sleep_apart_and_all_let_go(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "lock"
+    with flock_holder(path):
+        for operation in (LOCK_EX, LOCK_SH, LOCK_EX, LOCK_SH):
+            assert not LockFile(str(path)).take(operation, time.monotonic() + 0.02)
+        assert len(flock_waiters(path)) == 2
+    until(lambda: not lock_file._open, "every descriptor closed")
+    assert not lock_file._idle
+    assert not locked_elsewhere(path)
+
+
+@needs_proc_locks
+def test_a_left_wait_on_a_replaced_file_is_not_taken_for_one_on_the_new(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with flock_holder(path):
+        assert not LockFile(str(path)).take(LOCK_EX, time.monotonic() + 0.02)
+        path.rename(tmp_path / "moved")
+        with flock_holder(path) as holder:
+            threading.Timer(0.05, holder.tell).start()
+            file = LockFile(str(path))
+            assert file.take(LOCK_EX, time.monotonic() + 20)
+            assert locked_elsewhere(path)
+            file.drop()
+    until(lambda: not lock_file._open, "every descriptor closed")
+
+
+def test_without_a_thread_to_spare_a_wait_is_an_error_and_nothing_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    path = tmp_path / "lock"
+    with flock_holder(path):
+        monkeypatch.setattr(lock_file._thread, "start_new_thread", refuse)
+        with pytest.raises(StoreUnavailable, match="no OS thread"):
+            LockFile(str(path)).take(LOCK_EX, time.monotonic() + 20)
+        assert not lock_file._open
+
+
+def test_a_system_without_flock_and_fork_imports_all_and_locks_by_fasteners(
+    tmp_path: Path,
+) -> None:
+    with python(WINDOWS, tmp_path) as child:
+        assert child.line() == "b'new' None"
+        assert child.line() == "None False"
+
+
+def test_taking_the_lock_imports_nothing_heavy(tmp_path: Path) -> None:
+    with python(LIGHT, tmp_path) as child:
+        assert child.line() == "__future__ errno fcntl"
