@@ -1,4 +1,4 @@
-"""What a harness looks like from outside, and what its probe may ask and answer.
+"""What a harness looks like from outside: signals, and the processes they are looked for in.
 
 A *signal* is one observable mark of a harness: a variable, a program among the ancestors, a file.
 Signals are data (``detection/harnesses.toml``, or the `Harness` values of a plugin); the rules that
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 DEFINITE: Final = 0.95
 """Confidence of an answer that a live ancestor process or a hook's payload bears out."""
@@ -29,13 +29,30 @@ EVENTS: Final = ("opened", "child_opened", "child_closed", "closed", "waiting")
 MAX_ID_LENGTH: Final = 200
 
 _FALSE_LIKE: Final = frozenset({"", "0", "false", "no", "off", "none", "null"})
+# Variables that belong to the system or to everybody: taken out only where the value is a mark.
+_SHARED: Final = frozenset(
+    {
+        "AGENT",
+        "HOME",
+        "USER",
+        "SHELL",
+        "PS1",
+        "PROMPT_COMMAND",
+        "EDITOR",
+        "PAGER",
+        "AWS_EXECUTION_ENV",
+        "TERM_PROGRAM",
+        "CURSOR_TRACE_ID",
+    }
+)
+_NEVER_SCRUBBED: Final = frozenset({"HOME", "USER", "SHELL", "PS1", "PROMPT_COMMAND", "EDITOR"})
 _INTERPRETERS: Final = ("node", "nodejs", "bun", "deno", "python", "pypy", "ruby", "tsx")
 _VALUE_OPTIONS: Final = frozenset(
     {"-r", "--require", "--import", "--loader", "--experimental-loader", "-W", "-X", "-C"}
 )
 _INLINE_OPTIONS: Final = frozenset({"-c", "-e", "-p", "--eval", "--print"})
 
-type Role = Literal["launcher", "main", "worker"]
+Role: TypeAlias = Literal["launcher", "main", "worker"]
 
 
 class SignalKind(StrEnum):
@@ -138,12 +155,23 @@ def _events(events: Mapping[str, str]) -> dict[str, str]:
     return dict(events)
 
 
+def _signals(values: Iterable[Signal]) -> tuple[Signal, ...]:
+    return tuple(values)
+
+
+def names(values: Iterable[str]) -> tuple[str, ...]:
+    """Return a tuple of texts; refuse one text, which would fall apart into letters."""
+    if isinstance(values, str):
+        raise TypeError(f"{values!r} is one text, expected a list of them")
+    return tuple(values)
+
+
 def _harness_name(_instance: object, _attribute: object, value: str) -> None:
     if not value or not all(c.isalnum() or c in "-._" for c in value):
         raise ValueError(f"harness name {value!r}: letters, digits, '-', '.', '_' only")
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, cache_hash=True)
 class Harness:
     """One coding-agent program: how to recognise it and what its lifecycle events mean.
 
@@ -151,18 +179,20 @@ class Harness:
     are never better than `PROBABLE`. ``fork_of`` names the harnesses whose marks this one may also
     show. ``pid_variables`` hold the process id of the harness that set the marks. ``actor_kind`` is
     the middle part of its keys, ``acme:session:<id>``. ``marks`` are further variables that the
-    harness leaves to its children and that `scrub` takes out.
+    harness leaves to its children and that `scrub` takes out. ``transcripts`` are folders that only
+    this harness keeps transcripts in, as ``/.acme/logs/``: a payload that names one is its own.
     """
 
     name: str = attrs.field(validator=_harness_name)
-    signals: tuple[Signal, ...] = attrs.field(converter=tuple, default=())
-    events: Mapping[str, str] = attrs.field(converter=_events, factory=dict)
+    signals: tuple[Signal, ...] = attrs.field(converter=_signals, default=())
+    events: Mapping[str, str] = attrs.field(converter=_events, factory=dict, hash=False)
     tier: Literal["verified", "unverified"] = "verified"
-    aliases: tuple[str, ...] = attrs.field(converter=tuple, default=())
-    fork_of: tuple[str, ...] = attrs.field(converter=tuple, default=())
-    pid_variables: tuple[str, ...] = attrs.field(converter=tuple, default=())
+    aliases: tuple[str, ...] = attrs.field(converter=names, default=())
+    fork_of: tuple[str, ...] = attrs.field(converter=names, default=())
+    pid_variables: tuple[str, ...] = attrs.field(converter=names, default=())
     actor_kind: str = "session"
-    marks: tuple[str, ...] = attrs.field(converter=tuple, default=())
+    marks: tuple[str, ...] = attrs.field(converter=names, default=())
+    transcripts: tuple[str, ...] = attrs.field(converter=names, default=())
 
     @property
     def ceiling(self) -> float:
@@ -182,11 +212,17 @@ class Harness:
                     return role, signal.name
         return None
 
-    def seen_marks(self, environ: Mapping[str, str]) -> dict[SignalKind, tuple[str, ...]]:
-        """Return the names of the variables that show this harness, by kind. Never values."""
+    def seen_marks(
+        self, environ: Mapping[str, str], present: Collection[str] = ()
+    ) -> dict[SignalKind, tuple[str, ...]]:
+        """Return the names of the variables (and files) that show this harness, by kind.
+
+        Never values: one of them may be a session id or a credential.
+        """
         found: dict[SignalKind, tuple[str, ...]] = {}
         for signal in self.signals:
-            if signal.seen_in(environ) and signal.name not in found.get(signal.kind, ()):
+            seen = signal.seen_in(environ) or (signal.source == "file" and signal.name in present)
+            if seen and signal.name not in found.get(signal.kind, ()):
                 found[signal.kind] = (*found.get(signal.kind, ()), signal.name, *signal.also)
         return found
 
@@ -195,15 +231,19 @@ class Harness:
         own = {
             s.name
             for s in self.signals
-            if s.source == "env" and s.kind in {SignalKind.STRONG, SignalKind.SESSION}
+            if s.source == "env"
+            and s.kind in {SignalKind.STRONG, SignalKind.SESSION}
+            and s.name not in _SHARED
         }
         return frozenset(own.union(self.pid_variables, self.marks))
 
 
 @attrs.frozen(kw_only=True)
 class Process:
-    """One ancestor process. ``starttime`` is in clock ticks since boot, ``started_at`` in seconds
-    of the epoch where the host knows it; anything but the pid may be missing.
+    """One ancestor process; anything but the pid may be missing.
+
+    ``starttime`` is in clock ticks since boot, ``started_at`` in seconds of the epoch where the
+    host knows it.
     """
 
     pid: int
@@ -242,10 +282,9 @@ class Process:
         script = self.script
         first = self.argv[0] if self.argv else ""
         if signal.path is not None:
-            if script and fnmatchcase(script, signal.path):
+            if script and _ends_with(script, signal.path):
                 return True
-            direct = any(p and fnmatchcase(p, signal.path) for p in (first, self.exe))
-            return False if direct else None
+            return False if any(_ends_with(p, signal.path) for p in (first, self.exe)) else None
         if script and base_name(script) == signal.name:
             return True
         # `comm` is cut to 15 bytes and often names a thread: the last resort.
@@ -254,128 +293,6 @@ class Process:
 
     def _is_interpreter_named(self, signal: Signal) -> bool:
         return signal.name.rstrip("0123456789.") in _INTERPRETERS
-
-
-class Files(Protocol):
-    """What a probe may read: regular files below the home and the working directory."""
-
-    def resolve(self, path: str) -> str | None:
-        """Return where the path really lies, or None outside of what may be read."""
-
-    def read(self, path: str, *, limit: int, tail: bool = False) -> bytes | None:
-        """Return up to ``limit`` bytes from the start, or the end; None where there is no file."""
-
-    def names(self, path: str) -> list[str]:
-        """Return the sorted names in a folder, empty where there is none."""
-
-    def modified_at(self, path: str) -> float | None:
-        """Return the time of the last change in seconds of the epoch."""
-
-    def database(self, path: str) -> Any:
-        """Return a read-only ``sqlite3.Connection``, or None. The caller closes it."""
-
-
-class NoFiles:
-    """A `Files` that has none."""
-
-    def resolve(self, path: str) -> str | None:  # noqa: D102, ARG002
-        return None
-
-    def read(self, path: str, *, limit: int, tail: bool = False) -> bytes | None:  # noqa: D102, ARG002
-        return None
-
-    def names(self, path: str) -> list[str]:  # noqa: D102, ARG002
-        return []
-
-    def modified_at(self, path: str) -> float | None:  # noqa: D102, ARG002
-        return None
-
-    def database(self, path: str) -> Any:  # noqa: D102, ARG002
-        return None
-
-
-@attrs.frozen(kw_only=True)
-class Probe:
-    """The argument of ``heddle_probe``: one place in the chain, as far as it is known.
-
-    ``env`` holds only variables that may be trusted for this place: where the harness's own marks
-    belong to another instance, or were leaked by a terminal multiplexer, they are already out.
-    ``payload`` is what the harness gave its hook (empty in a tool command), ``processes`` the
-    harness's own processes outermost first, ``below`` everything nearer to us, nearest last.
-    """
-
-    harness: str
-    env: Mapping[str, str] = attrs.field(factory=dict)
-    payload: Mapping[str, Any] = attrs.field(factory=dict)
-    event: str = ""
-    processes: tuple[Process, ...] = ()
-    below: tuple[Process, ...] = ()
-    innermost: bool = True
-    home: str = ""
-    cwd: str = ""
-    files: Files = attrs.field(factory=NoFiles)
-
-    @property
-    def ancestors(self) -> tuple[Process, ...]:
-        """The harness's processes and everything below them, nearest first."""
-        return (*self.processes, *self.below)[::-1]
-
-    def at_home(self, *parts: str) -> str:
-        """Return a path below the home directory."""
-        return "/".join((self.home.rstrip("/"), *parts))
-
-    def read_text(self, path: str, limit: int = 65_536, *, tail: bool = False) -> str | None:
-        """Return the start (or end) of a file below home or the working directory, or None."""
-        data = self.files.read(path, limit=limit, tail=tail)
-        return None if data is None else data.decode("utf-8", "replace")
-
-    def read_json(self, path: str, limit: int = 262_144) -> dict[str, Any]:
-        """Return a small JSON file's object; empty where there is none or it is no object."""
-        return json_object(self.read_text(path, limit))
-
-    def first_line(self, path: str, limit: int = 1_048_576) -> dict[str, Any]:
-        """Return the first line of a JSON-lines file as an object, empty where it is none."""
-        return json_object((self.read_text(path, limit) or "").split("\n", 1)[0])
-
-    def last_lines(self, path: str, limit: int = 1_048_576) -> list[dict[str, Any]]:
-        """Return the objects on the complete lines in a JSON-lines file's last ``limit`` bytes."""
-        text = self.read_text(path, limit, tail=True) or ""
-        found = (json_object(line) for line in text.split("\n"))
-        return [record for record in found if record]
-
-    def transcript(self, path: object) -> str | None:
-        """Return where a path that the harness named lies here; None for anything else."""
-        return (self.files.resolve(path) or path) if isinstance(path, str) and path else None
-
-
-@attrs.frozen(kw_only=True)
-class Identity:
-    """A probe's answer: whose process this is.
-
-    Ids are the harness's own; the core makes the keys of them (``acme:session:<id>``). ``parent``
-    is the actor that started this one *inside the same harness*; the outer harness is the core's
-    affair. ``lineage`` holds the ancestors of a sub-agent, outermost first, and stands for
-    ``parent`` where that is None. ``orphan`` says: a sub-agent whose parent could not be known.
-    ``actor=None`` with ``candidates`` says: one of these, and nothing to tell which.
-    ``continues`` is the session that this one was forked from or goes on with under a new id.
-    """
-
-    actor: str | None = None
-    actor_kind: str | None = None
-    parent: str | None = None
-    parent_kind: str | None = None
-    lineage: tuple[Identity, ...] = attrs.field(converter=tuple, default=())
-    orphan: bool = False
-    candidates: tuple[Identity, ...] = attrs.field(converter=tuple, default=())
-    instance: str | None = None
-    model: str | None = None
-    provider: str | None = None
-    thinking_level: str | None = None
-    transcript: str | None = None
-    continues: str | None = None
-    source: str | None = None
-    confidence: float = DEFINITE
-    evidence: tuple[str, ...] = attrs.field(converter=tuple, default=())
 
 
 def is_set(value: str | None) -> bool:
@@ -394,6 +311,13 @@ def base_name(path: str) -> str:
     for ending in (".exe", ".mjs", ".cjs", ".js", ".py"):
         name = name.removesuffix(ending)
     return name
+
+
+def _ends_with(path: str, pattern: str) -> bool:
+    """Whether the last parts of a path are those of the pattern; ``*`` stays within one part."""
+    wanted = pattern.removeprefix("*/").split("/")
+    parts = path.replace("\\", "/").split("/")[-len(wanted) :]
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
 
 
 def native_id(value: object) -> str | None:
@@ -431,5 +355,15 @@ def scrub(environ: Mapping[str, str], harnesses: Iterable[Harness]) -> dict[str,
     ``CLAUDE_CODE_CHILD_SESSION`` switches a nested Claude Code's transcript off. The user's own
     settings stay, and so do the variables of this registry.
     """
-    marks = {"AI_AGENT", "AGENT"}.union(*(harness.variables() for harness in harnesses))
-    return {name: value for name, value in environ.items() if name not in marks}
+    known = list(harnesses)
+    marks = {"AI_AGENT"}.union(*(harness.variables() for harness in known))
+    shared = {
+        signal.name
+        for harness in known
+        for signal in harness.signals
+        if signal.name in _SHARED and signal.seen_in(environ)
+    }
+    if environ.get("AGENT") in {"1", "true"}:
+        shared.add("AGENT")
+    gone = (marks | shared) - _NEVER_SCRUBBED
+    return {name: value for name, value in environ.items() if name not in gone}
