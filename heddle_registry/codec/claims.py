@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from heddle_registry.codec.entries import MAX_FENCE, OWNER, TOKEN
 from heddle_registry.codec.records import read_record, write_record
-from heddle_registry.codec.shared_tables import FENCE, OWNER, TOKEN
 from heddle_registry.codec.tables import (
     I64_MAX,
     I64_MIN,
@@ -53,7 +53,7 @@ _HOLDER: Final = Table(
 _PAST: Final = Table(
     PastHolder,
     text("session_id", required=True),
-    integer("fence", 0, FENCE, required=True),
+    integer("fence", 0, MAX_FENCE, required=True),
     time("ended_at", required=True),
     word("cause", EndCause, required=True),
     text("by", omit=""),
@@ -65,7 +65,7 @@ CLAIM: Final = Table(
     Claim,
     integer("schema", 0, I64_MAX, required=True),
     text("thread", required=True),
-    integer("fence", 0, FENCE, required=True),
+    integer("fence", 0, MAX_FENCE, required=True),
     text("path"),
     SubTable("holder", _HOLDER),
     TableArray("past", _PAST),

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Final
 
 from heddle_registry.codec.records import read_record, write_record
-from heddle_registry.codec.shared_tables import FENCE, OWNER, TOKEN
 from heddle_registry.codec.tables import (
     I64_MAX,
     U32_MAX,
@@ -33,9 +32,28 @@ from heddle_registry.core.entry import (
     ContextQueryEntry,
     EntryExtension,
 )
+from heddle_registry.core.evidence import Owner
 from heddle_registry.core.lifecycle import AgentStatus
+from heddle_registry.core.token import TokenHash
 
+MAX_FENCE: Final = I64_MAX
+"""TOML promises integers of 64 bits with a sign and no more."""
 _OWN_TABLE: Final = "heddle_registry"
+
+OWNER: Final = Table(
+    Owner,
+    integer("pid", 0, U32_MAX, required=True),
+    text("boot_id", omit=""),
+    text("host", omit=""),
+    text("pid_ns", omit=""),
+    text("time_ns", omit=""),
+    integer("start_ticks", 0, U64_MAX),
+    text("command", omit=""),
+)
+"""A recorded process; in a claim as well."""
+
+TOKEN: Final = Table(TokenHash, text("salt", required=True), text("digest", required=True))
+"""The hash of a token; in a claim as well."""
 
 _USAGE: Final = Table(
     AgentUsageSummary,
@@ -68,7 +86,7 @@ _ANCESTOR: Final = Table(
 _EXTENSION: Final = Table(
     EntryExtension,
     integer("schema", 0, I64_MAX),
-    integer("fence", 0, FENCE),
+    integer("fence", 0, MAX_FENCE),
     seconds("ttl_s"),
     integer("runner_pid", 0, U32_MAX),
     text("continues"),
