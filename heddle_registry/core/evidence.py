@@ -176,16 +176,17 @@ def judge(subject: Subject, seen: Observation | None) -> Verdict:
     process = _process_evidence(owner, seen) if visible else None
     if process is not None and process[0] is VerdictKind.ALIVE:
         return Verdict(VerdictKind.ALIVE, (process[1],))
-    if (
-        subject.liveness is not None
-        and seen.liveness is LivenessFact.FREE
-        and (owner.boot_id == seen.boot_id)
-    ):
+    if _is_free(subject, owner.boot_id, seen):
         evidence = [Evidence("lock_free", "its liveness lock is free")]
         if process is not None:
             evidence.append(process[1])
         return Verdict(VerdictKind.DEAD, tuple(evidence))
-    if owner.boot_id and owner.boot_id != seen.boot_id:
+    if not (owner.boot_id and seen.boot_id):
+        return Verdict(
+            VerdictKind.UNKNOWN,
+            (Evidence("no_boot_id", f"nothing tells whether pid {owner.pid} is of this boot"),),
+        )
+    if owner.boot_id != seen.boot_id:
         if owner.host and owner.host == seen.host:
             return Verdict(
                 VerdictKind.DEAD, (Evidence("rebooted", "this host was started again since"),)
@@ -207,9 +208,20 @@ def judge(subject: Subject, seen: Observation | None) -> Verdict:
     )
 
 
+def _is_free(subject: Subject, boot_id: str, seen: Observation) -> bool:
+    # A lock is free for every kernel but the one that holds it, so the boot must be known.
+    return (
+        subject.liveness is not None
+        and seen.liveness is LivenessFact.FREE
+        and bool(boot_id)
+        and boot_id == seen.boot_id
+    )
+
+
 def _is_visible(owner: Owner, seen: Observation) -> bool:
-    # The time namespace shifts start ticks, the pid namespace the pids themselves.
-    return (owner.boot_id, owner.pid_ns, owner.time_ns) == (
+    # The time namespace shifts start ticks, the pid namespace the pids themselves. Two boot ids
+    # that are not known are not equal.
+    return bool(owner.boot_id) and (owner.boot_id, owner.pid_ns, owner.time_ns) == (
         seen.boot_id,
         seen.pid_ns,
         seen.time_ns,
@@ -232,11 +244,7 @@ def _held_verdict(subject: Subject, seen: Observation) -> Verdict:
 def _judge_without_owner(subject: Subject, seen: Observation) -> Verdict:
     # As the original judges `(pid, boot_id)`, with two exceptions: a zombie is dead, and "no such
     # process" means nothing to an observer who sees only a part of them.
-    if (
-        subject.liveness is not None
-        and seen.liveness is LivenessFact.FREE
-        and (subject.boot_id == seen.boot_id)
-    ):
+    if _is_free(subject, subject.boot_id, seen):
         return Verdict(VerdictKind.DEAD, (Evidence("lock_free", "its liveness lock is free"),))
     if subject.pid is None:
         return Verdict(VerdictKind.UNKNOWN, (Evidence("no_pid", "it recorded no process"),))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 from heddle_registry.errors import UsageError
@@ -70,10 +69,12 @@ def check_ttl(ttl_s: float) -> float:
 
     :raises UsageError: it is not a number from 1 s to 30 days.
     """
-    if isinstance(ttl_s, bool) or not isinstance(ttl_s, int | float) or not math.isfinite(ttl_s):
-        raise UsageError(f"{ttl_s!r} is no TTL", "Give seconds, from 1 to 2592000 (30 days)")
+    hint = "Give seconds, from 1 to 2592000 (30 days)"
+    if isinstance(ttl_s, bool) or not isinstance(ttl_s, int | float):
+        raise UsageError(f"{ttl_s!r} is no TTL", hint)
+    # Compared before anything makes a float of it: an integer may be too large for one. NaN is
+    # outside too.
     if not MIN_TTL_S <= ttl_s <= MAX_TTL_S:
-        raise UsageError(
-            f"a TTL of {ttl_s:g} s is not allowed", "Give seconds, from 1 to 2592000 (30 days)"
-        )
+        shown = "that many seconds" if abs(ttl_s) > MAX_TTL_S * MAX_TTL_S else f"{ttl_s:g} s"
+        raise UsageError(f"a TTL of {shown} is not allowed", hint)
     return float(ttl_s)

@@ -20,6 +20,8 @@ _FORM: Final = re.compile(
 _DAYS_IN_400_YEARS: Final = 146_097
 _ORDINAL_OF_EPOCH: Final = date(1970, 1, 1).toordinal()
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 (of text that is known to end in Z)
+_PLAIN_LENGTH: Final = len("2026-07-01T12:00:00Z")
 NS_PER_S: Final = 1_000_000_000
 
 
@@ -30,7 +32,36 @@ def _days_since_epoch(year: int, month: int, day: int) -> int:
     return ordinal + (cycles - 1) * _DAYS_IN_400_YEARS - _ORDINAL_OF_EPOCH
 
 
+def _plain_sort_key(text: str) -> tuple[int, int] | None:
+    # The form that nearly every file has, 2026-07-01T12:00:00.123Z, at a third of the cost. None
+    # sends anything else, and whatever is wrong, the long way. The separators rule out every
+    # other form that `fromisoformat` reads; 24 o'clock it reads from Python 3.13 on.
+    if (
+        len(text) < _PLAIN_LENGTH
+        or not text[4] == text[7] == "-"
+        or text[10] != "T"
+        or not text[13] == text[16] == ":"
+        or text[-1] != "Z"
+        or text[11:13] == "24"
+    ):
+        return None
+    fraction = text[20:-1]
+    if len(text) > _PLAIN_LENGTH and not (
+        text[19] == "." and fraction.isascii() and fraction.isdigit()
+    ):
+        return None
+    try:
+        since_epoch = datetime.fromisoformat(text[:19]) - _NAIVE_EPOCH
+    except ValueError:
+        return None
+    nanos = int(fraction[:9].ljust(9, "0")) if fraction else 0
+    return since_epoch.days * 86_400 + since_epoch.seconds, nanos
+
+
 def _sort_key(text: str) -> tuple[int, int]:
+    plain = _plain_sort_key(text)
+    if plain is not None:
+        return plain
     found = _FORM.fullmatch(text)
     if found is None:
         raise ValueError(f"not an RFC 3339 timestamp: {text[:60]!r}")
@@ -75,7 +106,8 @@ class Timestamp:
     def from_unix_ns(cls, unix_ns: int) -> Self:
         """Return the instant ``unix_ns`` nanoseconds after 1970, in the writer's shortest form."""
         seconds, nanos = divmod(unix_ns, NS_PER_S)
-        whole = (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+        # Not strftime: where glibc does it, years below 1000 lose their zeros.
+        whole = (_EPOCH + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
         # The original writes 0, 3, 6 or 9 digits, the fewest that are exact.
         if nanos == 0:
             return cls(f"{whole}Z")

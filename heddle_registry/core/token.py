@@ -29,7 +29,8 @@ class TokenHash:
 
 def hash_token(token: str, salt: bytes) -> TokenHash:
     """Return the salted hash of ``token``. A fast hash will do: tokens hold 160 random bits."""
-    text = token.encode("utf-8", "surrogateescape")
+    # surrogatepass: an argument that is not UTF-8 arrives as lone surrogates, and is a wrong guess.
+    text = token.encode("utf-8", "surrogatepass")
     return TokenHash(salt=salt.hex(), digest=hashlib.sha256(salt + text).hexdigest())
 
 
@@ -41,4 +42,7 @@ def token_matches(token: str | None, kept: TokenHash | None) -> bool:
         salt = bytes.fromhex(kept.salt)
     except ValueError:
         return False
-    return hmac.compare_digest(hash_token(token, salt).digest, kept.digest)
+    # As bytes: a damaged file may hold a digest that is not ASCII, which compare_digest refuses.
+    return hmac.compare_digest(
+        hash_token(token, salt).digest.encode(), kept.digest.encode("utf-8", "surrogatepass")
+    )
