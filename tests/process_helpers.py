@@ -124,7 +124,9 @@ def python(code: str, *arguments: object, **options: Any) -> Iterator[Child]:
 
     ``options`` go to ``subprocess.Popen``. The code reads ``sys.argv[1:]`` and should flush.
     """
-    environment = {**options.pop("env", os.environ), "PYTHONPATH": str(ROOT)}
+    environment = dict(options.pop("env", os.environ))
+    paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdin=subprocess.PIPE,

@@ -61,6 +61,9 @@ def hold_liveness(
 ) -> LivenessLock:
     """Make the file where it is missing and lock it exclusively.
 
+    ``inheritable`` is for a runner that forks and execs its command itself: the descriptor then
+    passes every fork and exec of this process. ``subprocess`` with ``pass_fds`` needs it not.
+
     Waits, asleep, up to `OBSERVER_GRACE_S` for observers that are just looking. A link, folder or
     FIFO in its place is refused.
 
@@ -77,10 +80,11 @@ def hold_liveness(
         if not file.take(LOCK_EX, time.monotonic() + OBSERVER_GRACE_S):
             from heddle_registry.adapters.lock_holders import flock_holder
 
-            there = identity_of(os.stat(path, follow_symlinks=False))
-            raise LockTimeout(  # noqa: TRY301 - one way out for all failures
-                path, OBSERVER_GRACE_S, flock_holder(*there)
-            )
+            try:
+                holder = flock_holder(*identity_of(os.stat(path, follow_symlinks=False)))
+            except OSError:
+                holder = None  # removed in this moment
+            raise LockTimeout(path, OBSERVER_GRACE_S, holder)  # noqa: TRY301 - one way out
         if inheritable:
             os.set_inheritable(file.fd, True)
         return LivenessLock(file)

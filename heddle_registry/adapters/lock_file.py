@@ -10,6 +10,8 @@ nothing of OS threads that share a lock (that is `flock.DirectoryLock`).
 * A wait with a deadline is an OS thread asleep in ``flock``. When the deadline passes, the thread
   stays there and the next waiter on the same file takes it over, so a lock that is held for hours
   costs as many sleeping threads as there were waiters at one moment, not one for every attempt.
+  A thread that nobody took over unlocks as soon as it is granted the lock, which may take it a
+  turn of the interpreter (5 ms); whoever tries without waiting may be refused in that moment.
 
 Only ``os``, ``fcntl`` and built-in modules are imported: this lies under every command.
 Elsewhere than on POSIX the module imports and nothing in it may be called.

@@ -13,6 +13,7 @@ from heddle_registry.adapters import lock_file
 from heddle_registry.adapters.lock_file import LOCK_EX, LOCK_SH, LockFile
 from heddle_registry.errors import StoreUnavailable
 from tests.process_helpers import (
+    ROOT,
     flock_holder,
     flock_waiters,
     forks_with_threads,
@@ -45,6 +46,9 @@ WINDOWS = """if True:
     """
 LIGHT = """if True:
     import sys
+    package = type(sys)("heddle_registry")  # what the package itself imports is not the lock's
+    package.__path__ = [sys.argv[2]]
+    sys.modules["heddle_registry"] = package
     before = set(sys.modules)
     import heddle_registry.adapters.atomic_file, heddle_registry.adapters.liveness_file
     import heddle_registry.adapters.flock
@@ -138,5 +142,5 @@ def test_a_system_without_flock_and_fork_imports_all_and_locks_by_fasteners(
 
 
 def test_taking_the_lock_imports_nothing_heavy(tmp_path: Path) -> None:
-    with python(LIGHT, tmp_path) as child:
+    with python(LIGHT, tmp_path, ROOT / "heddle_registry") as child:
         assert child.line() == "__future__ errno fcntl"

@@ -99,7 +99,7 @@ GREEDY = """if True:
 
 def test_no_process_starves_while_others_take_the_lock_again_and_again(tmp_path: Path) -> None:
     (tmp_path / "log").touch()
-    turns = 600
+    turns = 900
     with ExitStack() as stack:
         workers = [stack.enter_context(python(GREEDY, tmp_path, turns, name)) for name in "abcdef"]
         for worker in workers:
@@ -108,8 +108,9 @@ def test_no_process_starves_while_others_take_the_lock_again_and_again(tmp_path:
             worker.tell()
         assert {worker.line(60) for worker in workers} == {"done"}
     log = (tmp_path / "log").read_text()
-    # Polling gave one process 1 turn in 1,048; the kernel's queue gives each about a sixth.
-    assert min(log.count(name) for name in "abcdef") > turns / 6 / 4
+    # Polling gave one process 1 turn in 1,048. The kernel's queue gives each about a sixth, and
+    # on a machine with several times more work than cores still a twentieth.
+    assert min(log.count(name) for name in "abcdef") > turns / 100
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
