@@ -57,7 +57,7 @@ class PsutilMachine:
         ``kern.bootsessionuuid`` on macOS, since ``kern.boottime`` moves with the wall clock. A TTL
         counts wall time on the other systems.
         """
-        if sys.platform != "darwin":
+        if _PLATFORM != "darwin":
             return ""
         return _once("clock_id", lambda: _sysctl_text("kern.bootsessionuuid"))
 

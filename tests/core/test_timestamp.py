@@ -96,6 +96,14 @@ def test_every_datetime_survives_the_way_there_and_back(instant: datetime) -> No
     assert Timestamp.from_unix_ns(stamp.unix_ns) == stamp
 
 
+@given(UTC_TIMES)
+def test_the_usual_spelling_means_the_same_as_an_unusual_one(instant: datetime) -> None:
+    # The usual one is read along a shorter way.
+    usual = Timestamp.from_datetime(instant)
+    for unusual in (usual.text.replace("Z", "z"), usual.text.replace("Z", "+00:00")):
+        assert Timestamp(unusual).sort_key == usual.sort_key
+
+
 @given(UTC_TIMES, UTC_TIMES)
 def test_timestamps_sort_as_their_datetimes_do(one: datetime, other: datetime) -> None:
     assert (Timestamp.from_datetime(one) < Timestamp.from_datetime(other)) == (one < other)
