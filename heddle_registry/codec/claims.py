@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from heddle_registry.codec.entries import MAX_FENCE, OWNER, TOKEN
-from heddle_registry.codec.records import read_record, write_record
+from heddle_registry.codec.records import (
+    corrupt_record,
+    newer_schema,
+    read_document,
+    write_record,
+)
 from heddle_registry.codec.tables import (
     I64_MAX,
     I64_MIN,
@@ -23,6 +28,7 @@ from heddle_registry.core.claim import Claim, ClaimHolder, EndCause, PastHolder
 from heddle_registry.core.entry import SCHEMA
 from heddle_registry.core.evidence import LivenessFile
 from heddle_registry.core.timestamp import Instant
+from heddle_registry.errors import StoreUnavailable
 
 _LIVENESS: Final = Table(
     LivenessFile,
@@ -78,7 +84,19 @@ def claim_from_toml(data: bytes, path: str) -> Claim:
     :raises RecordCorrupt: with every problem, each ``key: reason``.
     :raises StoreUnavailable: a newer program wrote it, and it cannot be understood here.
     """
-    return read_record(CLAIM, data, path, "")
+    document = read_document(data, path)
+    problems: list[str] = []
+    claim = CLAIM.read(document, "", problems)
+    if claim is not None:
+        return claim
+    schema = newer_schema(document)
+    if schema is not None:
+        raise StoreUnavailable(
+            path,
+            f"written by a newer heddle-registry (schema {schema}, this one knows {SCHEMA})",
+            "Upgrade heddle-registry here",
+        )
+    raise corrupt_record(path, problems)
 
 
 def claim_to_toml(claim: Claim) -> bytes:

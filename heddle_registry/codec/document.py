@@ -9,6 +9,7 @@ from heddle_registry.core.limits import MAX_ENTRY_BYTES
 MAX_NESTING: Final = 80
 """Tables and arrays within each other; the original's parser ends at 80 as well."""
 _BOM: Final = "\ufeff"
+_MAX_INTEGER_BITS: Final = 8_192
 _SHOWN: Final = 60
 
 
@@ -57,22 +58,26 @@ def _clipped(message: str) -> str:
     return printable if len(printable) <= most else f"{printable[:_SHOWN]}...{printable[-_SHOWN:]}"
 
 
-def is_nested_too_deeply(value: Any) -> bool:
-    """Return whether tables and arrays lie deeper than `MAX_NESTING` within ``value``.
+def why_unreasonable(value: Any) -> str:
+    """Return why ``value`` cannot be kept for a key that nobody knows; ``""`` where it can.
 
-    Such a value could be read, and then neither compared nor written without a `RecursionError`.
+    Deeper nesting could be read, and then neither compared nor written without a
+    `RecursionError`; a longer integer (TOML has hexadecimal ones) neither shown nor written.
     """
     layer = [value]
-    for _ in range(MAX_NESTING):
-        layer = [
-            inner
-            for outer in layer
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        if not layer:
-            return False
-    return True
+    for _ in range(MAX_NESTING + 1):
+        inner: list[Any] = []
+        for item in layer:
+            if isinstance(item, dict):
+                inner += item.values()
+            elif isinstance(item, list):
+                inner += item
+            elif isinstance(item, int) and item.bit_length() > _MAX_INTEGER_BITS:
+                return "an integer of thousands of digits"
+        if not inner:
+            return ""
+        layer = inner
+    return f"nested deeper than {MAX_NESTING} levels"
 
 
 def shown(value: Any) -> str:

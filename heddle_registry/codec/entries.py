@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from heddle_registry.codec.records import read_record, write_record
+import attrs
+
+from heddle_registry.codec.records import (
+    corrupt_record,
+    newer_schema,
+    read_document,
+    write_record,
+)
 from heddle_registry.codec.tables import (
     I64_MAX,
     U32_MAX,
@@ -146,10 +153,22 @@ def entry_from_toml(data: bytes, path: str) -> AgentEntry:
     ids, branch names or of a status without its ``completed_at``. Keys that nobody here knows are
     in ``unknown``. Pure, hence safe in every OS thread.
 
+    Where a newer program's table of ours cannot be understood, the extension holds its schema
+    alone: who is on which branch is known, and `is_from_newer_schema` keeps it from a rewrite.
+
     :raises RecordCorrupt: with every problem, each ``key: reason``.
-    :raises StoreUnavailable: our table was written by a newer program and cannot be understood.
     """
-    return read_record(ENTRY, data, path, _OWN_TABLE)
+    document = read_document(data, path)
+    problems: list[str] = []
+    entry = ENTRY.read(document, "", problems)
+    if entry is not None:
+        return entry
+    schema = newer_schema(document.pop(_OWN_TABLE, None))
+    if schema is not None:
+        entry = ENTRY.read(document, "", [])
+        if entry is not None:
+            return attrs.evolve(entry, extension=EntryExtension(schema=schema))
+    raise corrupt_record(path, problems)
 
 
 def entry_to_toml(entry: AgentEntry) -> bytes:

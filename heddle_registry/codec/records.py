@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from heddle_registry.codec.document import NotToml, parse_document
+from heddle_registry.codec.tables import I64_MAX
 from heddle_registry.core.entry import SCHEMA
 from heddle_registry.core.limits import MAX_ENTRY_BYTES
-from heddle_registry.errors import RecordCorrupt, StoreUnavailable, UsageError
+from heddle_registry.errors import RecordCorrupt, UsageError
 
 if TYPE_CHECKING:
     from heddle_registry.codec.tables import Table
@@ -19,39 +20,29 @@ _MOST_PROBLEMS: Final = 100
 """A hostile file may hold half a million; an error message may not."""
 
 
-def read_record(table: Table[R], data: bytes, path: str, own_table: str) -> R:
-    """Return the record in ``data``.
+def read_document(data: bytes, path: str) -> dict[str, Any]:
+    """Return the TOML document in ``data``, the content of the file ``path``.
 
-    :param path: the file's name, for errors.
-    :param own_table: the key of the TOML table that is ours alone and has a ``schema``; ``""``
-        where that is the whole file.
-    :raises RecordCorrupt: ``data`` is no such record; every problem is listed with its key.
-    :raises StoreUnavailable: a newer program wrote it, and its part cannot be understood here.
+    :raises RecordCorrupt: it is none; `is_not_toml` tells that from a wrong record.
     """
     try:
-        document = parse_document(data)
+        return parse_document(data)
     except NotToml as error:
         raise RecordCorrupt(path, [f"{_NOT_TOML}{error}"]) from None
-    problems: list[str] = []
-    record = table.read(document, "", problems)
-    if record is not None:
-        return record
-    schema = _schema_of(document.get(own_table) if own_table else document)
-    if schema > SCHEMA and all(line.startswith(own_table) for line in problems):
-        raise StoreUnavailable(
-            path,
-            f"written by a newer heddle-registry (schema {schema}, this one knows {SCHEMA})",
-            "Upgrade heddle-registry here",
-        )
+
+
+def corrupt_record(path: str, problems: list[str]) -> RecordCorrupt:
+    """Return the error that lists ``problems``, as far as a message can."""
     left_out = len(problems) - _MOST_PROBLEMS
     if left_out > 0:
-        problems[_MOST_PROBLEMS:] = [f"and {left_out} more"]
-    raise RecordCorrupt(path, problems)
+        problems = [*problems[:_MOST_PROBLEMS], f"and {left_out} more"]
+    return RecordCorrupt(path, problems)
 
 
-def _schema_of(own: Any) -> int:
-    schema = own.get("schema") if isinstance(own, dict) else None
-    return schema if type(schema) is int else SCHEMA
+def newer_schema(table: Any) -> int | None:
+    """Return the ``schema`` of a TOML table that a newer program wrote; None for any other."""
+    schema = table.get("schema") if isinstance(table, dict) else None
+    return schema if type(schema) is int and SCHEMA < schema <= I64_MAX else None
 
 
 def write_record(table: Table[R], record: R, name: str) -> bytes:

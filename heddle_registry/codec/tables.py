@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from heddle_registry.codec.document import MAX_NESTING, is_nested_too_deeply, shown
+from heddle_registry.codec.document import shown, why_unreasonable
 from heddle_registry.codec.toml_text import (
     f32_text,
-    integer_text,
     key_text,
     seconds_text,
     string_text,
@@ -32,6 +31,7 @@ I64_MIN: Final = -(2**63)
 I64_MAX: Final = 2**63 - 1
 U32_MAX: Final = 2**32 - 1
 U64_MAX: Final = 2**64 - 1
+_MAX_KEY_SHOWN: Final = 80
 
 
 class Field:
@@ -167,10 +167,8 @@ class Table(Generic[R]):
                 values[table.attribute] = table.read(value, f"{at}{key}", problems)
             else:
                 unknown[key] = value
-                if isinstance(value, dict | list) and is_nested_too_deeply(value):
-                    problems.append(
-                        f"{at}{_key_shown(key)}: nested deeper than {MAX_NESTING} levels"
-                    )
+                if isinstance(value, dict | list | int) and (why := why_unreasonable(value)):
+                    problems.append(f"{at}{_key_shown(key)}: {why}")
         if not self._required <= source.keys():
             problems += [
                 f"{at}{field.key}: missing"
@@ -220,7 +218,7 @@ class Table(Generic[R]):
 
 
 def _key_shown(key: str) -> str:
-    return shown(key) if len(key) > MAX_NESTING else key_text(key)
+    return shown(key) if len(key) > _MAX_KEY_SHOWN else key_text(key)
 
 
 # --- the kinds of plain keys ---
@@ -291,7 +289,7 @@ def integer(key: str, least: int, most: int, *, required: bool = False) -> Field
             raise ValueError(f"must be an integer from {least} to {most}, not {shown(value)}")
         return value
 
-    return Field(key, read, integer_text, required=required)
+    return Field(key, read, str, required=required)
 
 
 def f32(key: str) -> Field:

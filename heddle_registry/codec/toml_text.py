@@ -23,8 +23,6 @@ _ESCAPES: Final = {ord(char): f"\\u{ord(char):04X}" for char in _CONTROL} | {
     ord("\\"): "\\\\",
 }
 _BARE_KEY: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
-_DECIMAL_BITS: Final = 8_192
-"""Python refuses to spell longer integers in decimal, yet reads them in hexadecimal."""
 _F32_DIGITS: Final = 9
 """This many decimal digits tell any two 32-bit floats apart."""
 
@@ -63,13 +61,6 @@ def strings_text(texts: Iterable[str]) -> str:
     if len(spelt) <= 1:
         return f"[{''.join(spelt)}]"
     return "[\n" + "".join(f"    {text},\n" for text in spelt) + "]"
-
-
-def integer_text(value: int) -> str:
-    """Return ``value`` in decimal, or in hexadecimal where it is absurdly long."""
-    if value.bit_length() > _DECIMAL_BITS and value > 0:
-        return hex(value)
-    return str(int(value))
 
 
 def float_text(value: float) -> str:
@@ -121,7 +112,7 @@ def value_text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
-        return integer_text(value)
+        return str(value)
     if isinstance(value, float):
         return float_text(value)
     if isinstance(value, list | tuple):
