@@ -1,1 +1,137 @@
-"""Which coding agents are in flight, who may write where, and why."""
+"""Which coding agents are in flight, who may write to which branch, and why.
+
+Everything public is importable from here and loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from heddle_registry.core.claim import Claim, ClaimState
+    from heddle_registry.core.entry import (
+        ActorChainNode,
+        AgentEntry,
+        AgentUsageSummary,
+        ContextQueryEntry,
+        EntryExtension,
+    )
+    from heddle_registry.core.evidence import Evidence, Owner, Verdict, VerdictKind
+    from heddle_registry.core.lifecycle import AgentStatus
+    from heddle_registry.core.renew import FenceAnswer, Renewed
+    from heddle_registry.core.reserve import LiveOwner, Reserved
+    from heddle_registry.core.sweep import Swept
+    from heddle_registry.core.timestamp import Instant, Timestamp
+    from heddle_registry.errors import (
+        ClaimLost,
+        Held,
+        IllegalTransition,
+        LockTimeout,
+        LockUnsupported,
+        OutcomeUnknown,
+        PluginFault,
+        RecordCorrupt,
+        RegistryError,
+        StoreUnavailable,
+        UnknownEntry,
+        UsageError,
+    )
+    from heddle_registry.explain import BranchStory, EntryStory, Overview, SeenEntry
+    from heddle_registry.ports import Look, Problem, Query
+    from heddle_registry.registry import AgentRegistry, generate_agent_id
+    from heddle_registry.registry.reservation import HeldClaim
+
+_HOMES = {
+    "heddle_registry.core.claim": ("Claim", "ClaimState"),
+    "heddle_registry.core.entry": (
+        "ActorChainNode",
+        "AgentEntry",
+        "AgentUsageSummary",
+        "ContextQueryEntry",
+        "EntryExtension",
+    ),
+    "heddle_registry.core.evidence": ("Evidence", "Owner", "Verdict", "VerdictKind"),
+    "heddle_registry.core.lifecycle": ("AgentStatus",),
+    "heddle_registry.core.renew": ("FenceAnswer", "Renewed"),
+    "heddle_registry.core.reserve": ("LiveOwner", "Reserved"),
+    "heddle_registry.core.sweep": ("Swept",),
+    "heddle_registry.core.timestamp": ("Instant", "Timestamp"),
+    "heddle_registry.errors": (
+        "ClaimLost",
+        "Held",
+        "IllegalTransition",
+        "LockTimeout",
+        "LockUnsupported",
+        "OutcomeUnknown",
+        "PluginFault",
+        "RecordCorrupt",
+        "RegistryError",
+        "StoreUnavailable",
+        "UnknownEntry",
+        "UsageError",
+    ),
+    "heddle_registry.explain": ("BranchStory", "EntryStory", "Overview", "SeenEntry"),
+    "heddle_registry.ports": ("Look", "Problem", "Query"),
+    "heddle_registry.registry": ("AgentRegistry", "generate_agent_id"),
+    "heddle_registry.registry.reservation": ("HeldClaim",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ActorChainNode",
+    "AgentEntry",
+    "AgentRegistry",
+    "AgentStatus",
+    "AgentUsageSummary",
+    "BranchStory",
+    "Claim",
+    "ClaimLost",
+    "ClaimState",
+    "ContextQueryEntry",
+    "EntryExtension",
+    "EntryStory",
+    "Evidence",
+    "FenceAnswer",
+    "Held",
+    "HeldClaim",
+    "IllegalTransition",
+    "Instant",
+    "LiveOwner",
+    "LockTimeout",
+    "LockUnsupported",
+    "Look",
+    "OutcomeUnknown",
+    "Overview",
+    "Owner",
+    "PluginFault",
+    "Problem",
+    "Query",
+    "RecordCorrupt",
+    "RegistryError",
+    "Renewed",
+    "Reserved",
+    "SeenEntry",
+    "StoreUnavailable",
+    "Swept",
+    "Timestamp",
+    "UnknownEntry",
+    "UsageError",
+    "Verdict",
+    "VerdictKind",
+    "generate_agent_id",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'heddle_registry' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

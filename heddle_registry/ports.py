@@ -180,6 +180,10 @@ class LivenessLock(Protocol):
         """Close this process's descriptor. Idempotent."""
         ...
 
+    def discard(self) -> None:
+        """Release, and remove the file: the session it was made for never came to be."""
+        ...
+
 
 class Place(Protocol):
     """A waiter's place in the line for one branch."""
@@ -222,22 +226,32 @@ class Store(Protocol):
         """
         ...
 
+    def peek(self, keys: Keys) -> tuple[Loaded, Instant]:
+        """Load what ``keys`` name without the exclusion: one consistent moment, perhaps past.
+
+        A refusal decided on it is as good as one under the exclusion; a grant is not.
+        """
+        ...
+
     def look(self, query: Query) -> Look:
         """Answer without the exclusion. Changes nothing, needs no write permission."""
         ...
 
-    def hold_liveness(self, session_id: str) -> LivenessLock | None:
-        """Make and take the session's liveness lock; None where the store has no such thing."""
+    def hold_liveness(self, session_id: str, *, inheritable: bool = False) -> LivenessLock | None:
+        """Make and take the session's liveness lock; None where the store has no such thing.
+
+        An ``inheritable`` one survives a fork and is held by whoever keeps its descriptor;
+        another is closed in every forked child.
+        """
         ...
 
-    def observe(self, host: Host, subject: Subject) -> Observation:
-        """Return the host's observation with the state of the liveness lock added."""
+    def observe(self, host: Host, subject: Subject, *, details: bool = False) -> Observation:
+        """Return the host's observation with the state of the liveness lock added.
+
+        With ``details`` also who has the lock open, for people: that asks every process.
+        """
         ...
 
     def join_line(self, thread: str, deadline_s: float) -> AbstractContextManager[Place]:
         """Queue up for a branch, for at most ``deadline_s`` seconds."""
-        ...
-
-    def discard_side_files(self, session_id: str) -> None:
-        """Remove what lies beside a pruned entry (its liveness lock, its older queries)."""
         ...

@@ -87,6 +87,13 @@ class MemoryStore:
                 self._wake_first(thread)
             return decision
 
+    def peek(self, keys: Keys) -> tuple[Loaded, Instant]:
+        """See `ports.Store`."""
+        with self._lock:
+            now = self._host.now()
+            line = tuple(self._lines.get(keys.line_of or "", ()))
+            return select(keys, self._records(), now, line), now
+
     def _records(self) -> RecordMaps:
         return RecordMaps(entries=self._entries, claims=self._claims)
 
@@ -117,11 +124,11 @@ class MemoryStore:
             claims = {t: self._claims[t] for t in sorted(threads) if t in self._claims}
             return Look(entries=entries, claims=claims, now=now)
 
-    def hold_liveness(self, session_id: str) -> None:  # noqa: ARG002
+    def hold_liveness(self, session_id: str, *, inheritable: bool = False) -> None:  # noqa: ARG002
         """Return None: memory has no locks that outlive a thread of control."""
         return
 
-    def observe(self, host: Host, subject: Subject) -> Observation:
+    def observe(self, host: Host, subject: Subject, *, details: bool = False) -> Observation:  # noqa: ARG002
         """Return the host's observation; there is no liveness lock to add."""
         return host.observe(attrs.evolve(subject, liveness=None))
 
@@ -148,8 +155,3 @@ class MemoryStore:
         for woken in self._lines.get(thread, {}).values():
             woken.set()
             return
-
-    def discard_side_files(self, session_id: str) -> None:
-        """Forget older queries of a pruned entry."""
-        with self._lock:
-            self._queries.pop(session_id, None)

@@ -203,4 +203,5 @@ def decide_hand_over(
     return Decision(
         answer=Reserved(entry=new_entry, fence=fence),
         effects=(PutEntry(new_entry), PutClaim(granted), PutEntry(old_entry)),
+        commits=2,
     )

@@ -153,7 +153,7 @@ def decide_reserve(
         return Decision(refusal=error)
     witness = Witness(facts)
     for damage in loaded.damage:
-        if damage.thread == thread and not (
+        if damage.concerns(thread) and not (
             damage.subject is not None and witness.verdict(damage.subject).is_dead
         ):
             return witness.missing() or Decision(refusal=damage.error)
@@ -262,7 +262,7 @@ def decide_reserve(
     ]
     effects += [RemoveEntry(session_id) for session_id in loaded.stale_ids[:MAX_SWEEP]]
     answer = Reserved(entry=new_entry, fence=fence, present=tuple(present))
-    return Decision(answer=answer, effects=tuple(effects))
+    return Decision(answer=answer, effects=tuple(effects), commits=2)
 
 
 def _folder_in_use(

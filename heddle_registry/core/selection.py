@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -9,6 +10,7 @@ import attrs
 from heddle_registry.core.lifecycle import is_stale
 from heddle_registry.core.limits import MAX_SWEEP
 from heddle_registry.core.transaction import Damage, Keys, Loaded
+from heddle_registry.errors import RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,14 +18,16 @@ if TYPE_CHECKING:
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
     from heddle_registry.core.timestamp import Instant
-    from heddle_registry.errors import RegistryError
 
 
 class Records(Protocol):
     """Look-ups that `select` needs. An answer may be a superset where it says so."""
 
     def entry(self, session_id: str) -> AgentEntry | None:
-        """Return the entry with that id, stale or not."""
+        """Return the entry with that id, stale or not.
+
+        :raises RegistryError: its file is there and cannot be read.
+        """
         ...
 
     def is_used(self, session_id: str) -> bool:
@@ -83,11 +87,11 @@ class _Selection:
     def add_claim(self, claim: Claim) -> None:
         self.claims[claim.thread] = claim
         if claim.holder is not None:
-            self.add_entry(self._records.entry(claim.holder.session_id))
+            # An unreadable holder counts as missing; the damage itself refuses the thread.
+            with suppress(RegistryError):
+                self.add_entry(self._records.entry(claim.holder.session_id))
 
     def add_claim_on(self, thread: str) -> None:
-        from heddle_registry.errors import RegistryError
-
         if thread in self.claims or thread in self.damaged:
             return
         try:
@@ -167,16 +171,19 @@ class RecordMaps:
     claims: Mapping[str, Claim]
     damaged_claims: Mapping[str, RegistryError] = attrs.field(factory=dict)
     damaged: tuple[Damage, ...] = ()
-    other_ids: frozenset[str] = frozenset()
-    """Ids that something unreadable occupies."""
+    damaged_entries: Mapping[str, RegistryError] = attrs.field(factory=dict)
+    """By session id: something unreadable has that name."""
 
     def entry(self, session_id: str) -> AgentEntry | None:
         """See `Records`."""
+        error = self.damaged_entries.get(session_id)
+        if error is not None:
+            raise error
         return self.entries.get(session_id)
 
     def is_used(self, session_id: str) -> bool:
         """See `Records`."""
-        return session_id in self.entries or session_id in self.other_ids
+        return session_id in self.entries or session_id in self.damaged_entries
 
     def active_on(self, thread: str) -> Iterable[AgentEntry]:
         """See `Records`."""

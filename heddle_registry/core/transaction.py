@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import attrs
 
 from heddle_registry.core.claim import Claim, claim_of_entry
+from heddle_registry.core.token import hash_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,6 +71,12 @@ class Damage:
     thread: str | None = None
     session_id: str | None = None
     subject: Subject | None = None
+    may_be_any: bool = False
+    """Nothing of it could be read, for want of permission: it may belong to any thread."""
+
+    def concerns(self, thread: str) -> bool:
+        """Return whether a decision on ``thread`` would need the record."""
+        return self.may_be_any or self.thread == thread
 
 
 @attrs.frozen(kw_only=True)
@@ -144,12 +151,14 @@ Effect = PutEntry | PutClaim | RemoveEntry | KeepQueries
 class Decision(Generic[T]):
     """What to write, in this order, each durable before the next; then what to answer.
 
-    ``refusal`` is raised after the effects, instead of answering. ``freed`` are threads whose
-    first waiter should be woken.
+    The first ``commits`` effects (None: all) are made or none of them is; those behind only tidy
+    up, and where one fails, the next writer does it. ``refusal`` is raised after the effects,
+    instead of answering. ``freed`` are threads whose first waiter should be woken.
     """
 
     answer: T | None = None
     effects: tuple[Effect, ...] = ()
+    commits: int | None = None
     refusal: RegistryError | None = None
     freed: tuple[str, ...] = ()
 
@@ -163,3 +172,39 @@ class NeedFacts:
 
 Facts = dict[FactKey, "Observation | None"]
 """What was seen. A key with None: nobody could look, and the verdict is unknown."""
+
+
+class UnknownFacts(dict[FactKey, "Observation | None"]):
+    """Facts after the last round of looking: whatever is still missing stays unknown."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __missing__(self, key: FactKey) -> None:
+        return None
+
+
+def sealed(decision: Decision[T] | NeedFacts, salt: bytes) -> Decision[T] | NeedFacts:
+    """Return the decision with every clear-text token that it would write replaced by its hash.
+
+    The original leaves tokens in clear text; our next write of such an entry ends that.
+    """
+    if isinstance(decision, NeedFacts) or not any(
+        isinstance(effect, PutEntry) and effect.entry.reservation_token is not None
+        for effect in decision.effects
+    ):
+        return decision
+    effects = tuple(
+        PutEntry(_sealed_entry(effect.entry, salt)) if isinstance(effect, PutEntry) else effect
+        for effect in decision.effects
+    )
+    return attrs.evolve(decision, effects=effects)
+
+
+def _sealed_entry(entry: AgentEntry, salt: bytes) -> AgentEntry:
+    token = entry.reservation_token
+    if token is None:
+        return entry
+    kept = entry.extension.token if entry.extension is not None else None
+    hidden = attrs.evolve(entry, reservation_token=None)
+    return hidden.extended(token=kept or hash_token(token, salt))

@@ -1,0 +1,112 @@
+"""Where everything lies below ``.heddle``, and how those folders are made."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Final
+
+from heddle_registry.errors import StoreUnavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SUFFIX: Final = ".toml"
+_GROUP_ALL: Final = 0o070
+_IGNORE_ALL: Final = b"# Made by heddle-registry: nothing in here belongs into a commit.\n*\n"
+
+
+class Layout:
+    """The paths of one registry. Makes nothing until `make` is called."""
+
+    __slots__ = (
+        "agents",
+        "claims",
+        "index",
+        "live",
+        "quarantine",
+        "queries",
+        "root",
+        "tmp",
+        "wait",
+    )
+
+    def __init__(self, heddle_dir: str) -> None:
+        self.root = os.path.abspath(heddle_dir)
+        self.agents = os.path.join(self.root, "agents")
+        self.claims = os.path.join(self.root, "claims")
+        self.live = os.path.join(self.root, "live")
+        self.wait = os.path.join(self.root, "wait")
+        self.tmp = os.path.join(self.root, "tmp")
+        self.queries = os.path.join(self.root, "queries")
+        self.quarantine = os.path.join(self.agents, ".quarantine")
+        self.index = os.path.join(self.root, "index.sqlite")
+
+    def entry_name(self, session_id: str) -> str:
+        """Return the name of an entry's file in `agents`."""
+        return session_id + SUFFIX
+
+    def claim_name(self, thread: str) -> str:
+        """Return the name of a thread's file in `claims`: threads may hold slashes."""
+        return thread_hash(thread) + SUFFIX
+
+    def make(self) -> None:
+        """Make the root and `agents`, out of git's sight where the root is new.
+
+        :raises StoreUnavailable: they cannot be made.
+        """
+        if not os.path.isdir(self.root):
+            self._make(self.root)
+            # Private, unless the folder it lies in is already shared with a group.
+            parent = os.stat(os.path.dirname(self.root)).st_mode
+            os.chmod(self.root, 0o2770 if parent & 0o020 and parent & 0o2000 else 0o700)
+            ignore = os.path.join(self.root, ".gitignore")
+            try:
+                fd = os.open(ignore, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            except OSError:
+                fd = -1  # somebody else's; git may then see the folder, which harms nobody
+            if fd >= 0:
+                os.write(fd, _IGNORE_ALL)
+                os.close(fd)
+        self._make(self.agents)
+
+    def make_folder(self, path: str) -> None:
+        """Make one folder below the root, with the root's group bits.
+
+        :raises StoreUnavailable: it cannot be made.
+        """
+        if not os.path.isdir(path):
+            self.make()
+            self._make(path)
+
+    def _make(self, path: str) -> None:
+        parent = os.path.dirname(path)
+        try:
+            os.makedirs(parent, exist_ok=True)
+            os.mkdir(path)
+            mode = os.stat(parent).st_mode
+            if (
+                path != self.root and mode & _GROUP_ALL == _GROUP_ALL
+            ):  # a shared registry stays shared
+                os.chmod(path, mode & 0o7777)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise StoreUnavailable(path, "something that is no folder is in the way") from None
+        except OSError as error:
+            raise StoreUnavailable(
+                path,
+                f"it cannot be made ({error.strerror})",
+                "Choose another place with --heddle-dir, or ask who owns the folder",
+                errno=error.errno,
+            ) from error
+
+
+def thread_hash(thread: str) -> str:
+    """Return a file name for a thread: 32 hex digits of its SHA-256."""
+    return hashlib.sha256(thread.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def toml_stems(names: Iterable[str]) -> list[str]:
+    """Return the names that readers take, as the original does: ``*.toml``, but not ``.toml``."""
+    return [name for name in names if name.endswith(SUFFIX) and name != SUFFIX]

@@ -1,0 +1,175 @@
+"""One folder of TOML records: what is readable, what is not, and what was parsed before.
+
+A parsed record is used again while its file's inode, size and times are what they were. A file
+that changed within one tick of the kernel's clock before it was read may change again without a
+trace, so it is read again until it is older than that.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from heddle_registry.adapters.atomic_file import UnreadableFile, read_with_stat
+from heddle_registry.adapters.layout import SUFFIX, toml_stems
+from heddle_registry.core.limits import MAX_ENTRY_BYTES
+from heddle_registry.errors import RecordCorrupt, RegistryError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+R = TypeVar("R")
+Stamp = tuple[int, int, int, int]
+"""Inode, size, mtime and ctime in nanoseconds."""
+
+CLOCK_TICK_NS: Final = 20_000_000
+"""Twice the coarsest step of file times that Linux has (10 ms at 100 Hz)."""
+
+
+def stamp_of(state: os.stat_result) -> Stamp:
+    """Return what tells a file's versions apart."""
+    return (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+class RecordFile(Generic[R]):
+    """One file as it was found: a record, or the reason why it is none."""
+
+    __slots__ = ("data", "error", "name", "path", "read_at_ns", "record", "stamp")
+
+    def __init__(self, name: str, path: str) -> None:
+        self.name = name
+        self.path = path
+        self.record: R | None = None
+        self.error: RegistryError | None = None
+        self.data: bytes | None = None
+        """Of a file that is no record: its content, for whoever can still read a line of it."""
+        self.stamp: Stamp | None = None
+        self.read_at_ns = 0
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffix."""
+        return self.name[: -len(SUFFIX)]
+
+    def is_still(self, stamp: Stamp) -> bool:
+        """Return whether a file with ``stamp`` is surely this one, unchanged."""
+        return self.stamp == stamp and self.read_at_ns - stamp[3] > CLOCK_TICK_NS
+
+
+class RecordFiles(Generic[R]):
+    """The ``*.toml`` files of one folder. Safe for several OS threads; holds no descriptor."""
+
+    def __init__(self, folder: str, parse: Callable[[bytes, str], R]) -> None:
+        self.folder = folder
+        self._parse = parse
+        self._known: dict[str, RecordFile[R]] = {}
+
+    def scan(self) -> list[RecordFile[R]]:
+        """Return every file, parsed anew only where it changed. A missing folder is empty.
+
+        :raises StoreUnavailable: the folder cannot be read.
+        """
+        found: dict[str, RecordFile[R]] = {}
+        try:
+            with os.scandir(self.folder) as entries:
+                items = [(item.name, item) for item in entries]
+        except (FileNotFoundError, NotADirectoryError):
+            items = []
+        except OSError as error:
+            raise StoreUnavailable(
+                shown_path(self.folder),
+                f"it cannot be read ({error.strerror})",
+                "Ask its owner for permission, or name another folder with --heddle-dir",
+                errno=error.errno,
+            ) from error
+        wanted = set(toml_stems(name for name, _ in items))
+        for name, item in items:
+            if name not in wanted:
+                continue
+            known = self._known.get(name)
+            if known is not None:
+                try:
+                    if known.is_still(stamp_of(item.stat(follow_symlinks=False))):
+                        found[name] = known
+                        continue
+                except OSError:
+                    pass
+            file = self._read(name)
+            if file is not None:
+                found[name] = file
+        self._known = found
+        return list(found.values())
+
+    def one(self, name: str) -> RecordFile[R] | None:
+        """Return one file; None when there is none."""
+        known = self._known.get(name)
+        if known is not None:
+            try:
+                state = os.stat(os.path.join(self.folder, name), follow_symlinks=False)
+                if known.is_still(stamp_of(state)):
+                    return known
+            except OSError:
+                pass
+        file = self._read(name)
+        if file is None:
+            self._known.pop(name, None)
+        else:
+            self._known[name] = file
+        return file
+
+    def forget(self, name: str) -> None:
+        """Read that file again next time: the caller is about to change it."""
+        self._known.pop(name, None)
+
+    def stamps(self) -> dict[str, Stamp]:
+        """Return each file's stamp, for a look at whether anything changed meanwhile."""
+        return dict(self._stamps())
+
+    def _stamps(self) -> Iterator[tuple[str, Stamp]]:
+        try:
+            with os.scandir(self.folder) as entries:
+                for item in entries:
+                    if item.name.endswith(SUFFIX):
+                        try:
+                            yield item.name, stamp_of(item.stat(follow_symlinks=False))
+                        except OSError:
+                            continue
+        except OSError:
+            return
+
+    def _read(self, name: str) -> RecordFile[R] | None:
+        path = os.path.join(self.folder, name)
+        file: RecordFile[R] = RecordFile(name, shown_path(path))
+        file.read_at_ns = time.time_ns()
+        try:
+            found = read_with_stat(path, MAX_ENTRY_BYTES)
+        except UnreadableFile as error:
+            file.error = _unreadable(file.path, error)
+            return file
+        if found is None:
+            return None
+        data, state = found
+        file.stamp = stamp_of(state)
+        try:
+            file.record = self._parse(data, file.path)
+        except RegistryError as error:
+            file.error = error
+            file.data = data
+        return file
+
+
+def _unreadable(path: str, error: UnreadableFile) -> RegistryError:
+    if error.code in ("no_permission", "io"):
+        return StoreUnavailable(
+            path,
+            error.message,
+            "Ask its owner for permission" if error.code == "no_permission" else "",
+            errno=error.errno,
+        )
+    return RecordCorrupt(path, [error.message], "Nothing reads it; remove it if nobody needs it")
+
+
+def shown_path(path: str) -> str:
+    """Return a path as text that can be printed, whatever bytes it holds."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

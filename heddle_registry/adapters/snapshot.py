@@ -1,0 +1,215 @@
+"""What lies in a registry's folders, as records and problems."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from heddle_registry.adapters.layout import thread_hash
+from heddle_registry.adapters.record_files import RecordFile, RecordFiles
+from heddle_registry.codec import (
+    claim_from_toml,
+    entry_from_toml,
+    is_claim_from_newer_schema,
+)
+from heddle_registry.core.evidence import Subject
+from heddle_registry.core.limits import is_session_id
+from heddle_registry.core.selection import RecordMaps
+from heddle_registry.core.transaction import Damage
+from heddle_registry.errors import RecordCorrupt, RegistryError, StoreUnavailable
+from heddle_registry.ports import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from heddle_registry.adapters.layout import Layout
+    from heddle_registry.core.claim import Claim
+    from heddle_registry.core.entry import AgentEntry
+
+_LOOKS = 3
+_HINTS = ("thread", "pid", "boot_id", "status")
+_MOST_HINT_LINES = 100
+
+
+@attrs.frozen(kw_only=True)
+class DirectoryRecords(RecordMaps):
+    """`RecordMaps` that also know the claims of which not even the thread can be read."""
+
+    unread_claims: Mapping[str, RegistryError] = attrs.field(factory=dict)
+    """By the hash of the thread, which is the file's name."""
+
+    def claim(self, thread: str) -> Claim | None:
+        """See `Records`."""
+        error = self.unread_claims.get(thread_hash(thread)) if self.unread_claims else None
+        if error is not None:
+            raise error
+        return super().claim(thread)
+
+
+@attrs.frozen(kw_only=True)
+class Snapshot:
+    """The records of one consistent moment, and what could not be read."""
+
+    records: DirectoryRecords
+    problems: tuple[Problem, ...]
+
+
+class Folders:
+    """The two folders of records. Keeps what it parsed; safe for several OS threads."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.agents: RecordFiles[AgentEntry] = RecordFiles(layout.agents, entry_from_toml)
+        self.claims: RecordFiles[Claim] = RecordFiles(layout.claims, claim_from_toml)
+
+    def snapshot(self) -> Snapshot:
+        """Read both, the claims again until they agree with themselves, three times at most.
+
+        :raises StoreUnavailable: a folder cannot be read.
+        """
+        claim_files = self.claims.scan()
+        agent_files: list[RecordFile[AgentEntry]] = []
+        for _ in range(_LOOKS):
+            agent_files = self.agents.scan()
+            before = {file.name: file.stamp for file in claim_files}
+            claim_files = self.claims.scan()
+            if before == {file.name: file.stamp for file in claim_files}:
+                break
+        entries, damage, problems = _sort_entries(agent_files)
+        claims, damaged_claims, unread, claim_problems = _sort_claims(claim_files)
+        return Snapshot(
+            records=DirectoryRecords(
+                entries=entries,
+                claims=claims,
+                damaged_claims=damaged_claims,
+                damaged=tuple(damage),
+                damaged_entries={d.session_id: d.error for d in damage if d.session_id is not None},
+                unread_claims=unread,
+            ),
+            problems=(*problems, *claim_problems),
+        )
+
+
+def _sort_entries(
+    files: list[RecordFile[AgentEntry]],
+) -> tuple[dict[str, AgentEntry], list[Damage], list[Problem]]:
+    entries: dict[str, AgentEntry] = {}
+    damage: list[Damage] = []
+    problems: list[Problem] = []
+    for file in sorted(files, key=lambda file: file.name):
+        error = entry_file_error(file)
+        if error is None:
+            if file.record is not None:
+                entries[file.stem] = file.record
+            continue
+        found = damage_of(file, error)
+        damage.append(found)
+        problems.append(
+            Problem(path=file.path, code=error.code, message=error.message, thread=found.thread)
+        )
+    return entries, damage, problems
+
+
+def _sort_claims(
+    files: list[RecordFile[Claim]],
+) -> tuple[dict[str, Claim], dict[str, RegistryError], dict[str, RegistryError], list[Problem]]:
+    claims: dict[str, Claim] = {}
+    damaged: dict[str, RegistryError] = {}
+    unread: dict[str, RegistryError] = {}
+    problems: list[Problem] = []
+    for file in sorted(files, key=lambda file: file.name):
+        error = claim_file_error(file)
+        claim = file.record
+        if claim is not None:
+            claims[claim.thread] = claim
+        if error is None:
+            continue
+        if claim is not None:
+            damaged[claim.thread] = error
+        else:
+            unread[file.stem] = error
+        thread = claim.thread if claim is not None else None
+        problems.append(
+            Problem(path=file.path, code=error.code, message=error.message, thread=thread)
+        )
+    return claims, damaged, unread, problems
+
+
+def entry_file_error(file: RecordFile[AgentEntry]) -> RegistryError | None:
+    """Return why a file in ``agents`` is no entry to be relied on; None if it is one."""
+    if not is_session_id(file.stem):
+        return RecordCorrupt(
+            file.path, ["its name is no session id"], "Nothing reads it; rename or remove it"
+        )
+    if file.error is not None:
+        return file.error
+    if file.record is not None and file.record.session_id != file.stem:
+        return RecordCorrupt(
+            file.path,
+            [f"session_id is {file.record.session_id!r}, which is not the file's name"],
+            "`doctor --fix` shows how it can be mended",
+        )
+    return None
+
+
+def claim_file_error(file: RecordFile[Claim]) -> RegistryError | None:
+    """Return why a file in ``claims`` cannot be relied on; None if it can."""
+    if file.error is not None:
+        return file.error
+    claim = file.record
+    if claim is None:
+        return None
+    if thread_hash(claim.thread) != file.stem:
+        return RecordCorrupt(file.path, [f"thread {claim.thread!r} does not belong in this file"])
+    if is_claim_from_newer_schema(claim):
+        return StoreUnavailable(
+            file.path,
+            f"its schema {claim.schema} is newer than this program",
+            "Upgrade heddle-registry",
+        )
+    return None
+
+
+def damage_of(file: RecordFile[AgentEntry], error: RegistryError) -> Damage:
+    """Return what an unreadable entry still says of its thread and owner."""
+    session_id = file.stem if is_session_id(file.stem) else None
+    if session_id is None:
+        return Damage(path=file.path, error=error)
+    if isinstance(error, StoreUnavailable):
+        return Damage(path=file.path, error=error, session_id=session_id, may_be_any=True)
+    if file.record is not None:
+        return Damage(
+            path=file.path,
+            error=error,
+            thread=file.record.thread if file.record.is_active else None,
+            session_id=session_id,
+            subject=file.record.subject(),
+        )
+    hints = _readable_lines(file.data or b"")
+    thread = hints.get("thread")
+    if not isinstance(thread, str) or hints.get("status", "active") != "active":
+        return Damage(path=file.path, error=error, session_id=session_id)
+    pid, boot_id = hints.get("pid"), hints.get("boot_id")
+    subject = Subject(
+        session_id=session_id,
+        pid=pid if isinstance(pid, int) else None,
+        boot_id=boot_id if isinstance(boot_id, str) else "",
+    )
+    return Damage(
+        path=file.path, error=error, thread=thread, session_id=session_id, subject=subject
+    )
+
+
+def _readable_lines(data: bytes) -> dict[str, object]:
+    import tomli
+
+    hints: dict[str, object] = {}
+    for line in data.splitlines()[:_MOST_HINT_LINES]:
+        text = line.decode("utf-8", "replace")
+        if text.partition(" =")[0] not in _HINTS:
+            continue
+        try:
+            hints.update(tomli.loads(text))
+        except (ValueError, RecursionError):
+            continue
+    return hints

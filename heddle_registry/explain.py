@@ -1,0 +1,235 @@
+"""Why is it so? A branch, an entry, and everything at once, with the evidence for each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from heddle_registry.core.claim import Claim, ClaimState
+from heddle_registry.core.evidence import Evidence, Verdict, VerdictKind
+from heddle_registry.core.limits import check_session_id, check_thread
+from heddle_registry.core.reserve import holder_sentence, presence_sentence
+from heddle_registry.core.standing import is_orphan
+from heddle_registry.core.transaction import Keys
+from heddle_registry.core.tree import actor_chain, entries_by_actor
+from heddle_registry.errors import RegistryError, UnknownEntry
+from heddle_registry.ports import Query
+
+if TYPE_CHECKING:
+    from heddle_registry.core.entry import ActorChainNode, AgentEntry
+    from heddle_registry.core.standing import Standing
+    from heddle_registry.core.timestamp import Instant
+    from heddle_registry.ports import Look, Problem
+    from heddle_registry.registry import AgentRegistry
+
+_UNREADABLE = Verdict(VerdictKind.UNKNOWN, (Evidence("unreadable", "its claim cannot be read"),))
+
+
+@attrs.frozen(kw_only=True)
+class BranchStory:
+    """How a branch stands. ``state`` is free, held, expired, occupied or blocked.
+
+    ``entry`` is the holder, or the first who blocks without a claim; ``others`` are the further
+    Active entries there, each with its verdict. ``sentences`` tell it to people.
+    """
+
+    thread: str
+    state: str
+    entry: AgentEntry | None
+    verdict: Verdict | None
+    claim: Claim | None
+    others: tuple[tuple[AgentEntry, Verdict], ...]
+    frees_when: str
+    sentences: tuple[str, ...]
+    error: RegistryError | None = None
+    """Of a branch whose claim cannot be read."""
+
+
+@attrs.frozen(kw_only=True)
+class EntryStory:
+    """One entry: its verdict, its claim if it holds one, its ancestry, its attach trace."""
+
+    entry: AgentEntry
+    verdict: Verdict
+    claim: Claim | None
+    standing: Standing | None
+    chain: tuple[ActorChainNode, ...]
+
+
+@attrs.frozen(kw_only=True)
+class SeenEntry:
+    """One row of a listing."""
+
+    entry: AgentEntry
+    verdict: Verdict
+    standing: Standing | None
+    """How its thread's claim stands, where this entry holds it."""
+
+
+@attrs.frozen(kw_only=True)
+class Overview:
+    """Everybody, newest first, and the files that are no records."""
+
+    entries: tuple[SeenEntry, ...]
+    problems: tuple[Problem, ...]
+    now: Instant
+
+
+def why_branch(registry: AgentRegistry, thread: str) -> BranchStory:
+    """Return who has ``thread``, by what evidence, and what would free it. Changes nothing."""
+    check_thread(thread)
+    loaded, now = registry.store.peek(Keys(threads=(thread,)))
+    active = [
+        entry for entry in loaded.entries.values() if entry.thread == thread and entry.is_active
+    ]
+    damage = [found.error for found in loaded.damage if found.concerns(thread)]
+    try:
+        claim = loaded.claim_on(thread, now)
+    except RegistryError as error:
+        others = tuple((entry, registry.verdict_on(entry, None, now)) for entry in active)
+        return BranchStory(
+            thread=thread,
+            state="blocked",
+            entry=None,
+            verdict=_UNREADABLE,
+            claim=None,
+            others=others,
+            frees_when=error.hint,
+            sentences=(error.message,),
+            error=error,
+        )
+    standing = registry.standing_of(claim, loaded.entries.values(), now, details=True)
+    holder_id = claim.holder.session_id if claim.holder is not None else None
+    others = tuple(
+        (entry, registry.verdict_on(entry, None, now))
+        for entry in sorted(active, key=lambda entry: entry.started_at.sort_key)
+        if entry.session_id != holder_id
+    )
+    shown_claim = claim if claim.fence else None
+    if standing.state is ClaimState.NONE:
+        blocking = [
+            (entry, verdict)
+            for entry, verdict in others
+            if not verdict.is_dead and not is_orphan(entry, claim)
+        ]
+        if damage and not blocking:
+            return BranchStory(
+                thread=thread,
+                state="blocked",
+                entry=None,
+                verdict=None,
+                claim=shown_claim,
+                others=others,
+                frees_when=damage[0].hint,
+                sentences=tuple(error.message for error in damage),
+                error=damage[0],
+            )
+        if blocking:
+            entry, verdict = blocking[0]
+            return BranchStory(
+                thread=thread,
+                state="occupied",
+                entry=entry,
+                verdict=verdict,
+                claim=shown_claim,
+                others=tuple(pair for pair in others if pair[0] is not entry),
+                frees_when="It frees when the session ends",
+                sentences=(presence_sentence(entry, verdict),),
+            )
+        sentences = ["nobody holds it"]
+        if claim.past:
+            past = claim.past[0]
+            sentences.append(f"{past.session_id} was the last: {past.story()}")
+        return BranchStory(
+            thread=thread,
+            state="free",
+            entry=None,
+            verdict=None,
+            claim=shown_claim,
+            others=others,
+            frees_when="",
+            sentences=tuple(sentences),
+        )
+    state = "blocked" if standing.state is ClaimState.LOST else standing.state.value
+    frees_when = standing.frees_when()
+    if standing.state is ClaimState.EXPIRED:
+        frees_when = "Its TTL has passed: the next to reserve it gets it"
+    return BranchStory(
+        thread=thread,
+        state=state,
+        entry=standing.entry,
+        verdict=standing.verdict,
+        claim=claim,
+        others=others,
+        frees_when=frees_when,
+        sentences=(holder_sentence(standing), *_runner_sentences(registry, standing)),
+    )
+
+
+def _runner_sentences(registry: AgentRegistry, standing: Standing) -> tuple[str, ...]:
+    # `run` records its own pid beside its command's: either may outlive the other.
+    entry = standing.entry
+    extension = entry.extension if entry is not None else None
+    runner = extension.runner_pid if extension is not None else None
+    holder = standing.claim.holder
+    if runner is None or holder is None or holder.owner is None:
+        return ()
+    if any(evidence.code == "other_namespace" for evidence in standing.verdict.evidence):
+        return ()
+    pids = {
+        int(pid)
+        for evidence in standing.verdict.evidence
+        if evidence.code == "lock_pids"
+        for pid in evidence.detail.removeprefix("open in process ").split(", ")
+    }
+    if runner in pids or (not pids and registry.host.owner_for(runner) is not None):
+        return ()
+    living = sorted(pids) or [holder.owner.pid]
+    which = "process" if len(living) == 1 else "processes"
+    verb = "lives" if len(living) == 1 else "live"
+    names = ", ".join(map(str, living))
+    return (f"its runner (process {runner}) is gone, and {which} {names} of its command {verb}",)
+
+
+def why_entry(registry: AgentRegistry, session_id: str) -> EntryStory:
+    """Return all that is known of one entry.
+
+    :raises UnknownEntry: there is none.
+    """
+    check_session_id(session_id)
+    look = registry.look(Query())
+    entry = next((e for e in look.entries if e.session_id == session_id), None)
+    if entry is None:
+        registry.load(session_id)  # raises where its file is there and cannot be read
+        raise UnknownEntry(session_id)
+    seen = _seen(registry, entry, look)
+    by_session = {other.session_id: other for other in look.entries}
+    return EntryStory(
+        entry=entry,
+        verdict=seen.verdict,
+        claim=look.claims.get(entry.thread),
+        standing=seen.standing,
+        chain=actor_chain(session_id, by_session, entries_by_actor(look.entries)),
+    )
+
+
+def _seen(registry: AgentRegistry, entry: AgentEntry, look: Look) -> SeenEntry:
+    claim = look.claims.get(entry.thread)
+    if claim is None or claim.holder is None or claim.holder.session_id != entry.session_id:
+        return SeenEntry(
+            entry=entry, verdict=registry.verdict_on(entry, claim, look.now), standing=None
+        )
+    standing = registry.standing_of(claim, (entry,), look.now)
+    verdict = standing.verdict if entry.is_active else registry.verdict_on(entry, claim, look.now)
+    return SeenEntry(entry=entry, verdict=verdict, standing=standing)
+
+
+def overview(registry: AgentRegistry, query: Query | None = None) -> Overview:
+    """Return everybody that ``query`` finds, each with its verdict and claim."""
+    look = registry.look(query)
+    return Overview(
+        entries=tuple(_seen(registry, entry, look) for entry in look.entries),
+        problems=look.problems,
+        now=look.now,
+    )

@@ -1,0 +1,239 @@
+"""The registry: gathers facts, lets the core decide, has the store make it so."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+import attrs
+
+from heddle_registry.core.lifecycle import AgentStatus, EntryEvent
+from heddle_registry.core.limits import MAX_ID_TRIES, check_session_id, check_thread, check_ttl
+from heddle_registry.core.release import (
+    Bearer,
+    HandOverRequest,
+    decide_hand_over,
+    decide_release,
+)
+from heddle_registry.core.renew import FenceAnswer, Renewed, decide_renew, judge_fence
+from heddle_registry.core.reserve import Reserved
+from heddle_registry.core.session_id import RANDOM_BYTES, encode_session_id
+from heddle_registry.core.token import SALT_BYTES, hash_token
+from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, NeedFacts
+from heddle_registry.errors import UsageError
+from heddle_registry.registry.entries import no_free_id
+from heddle_registry.registry.reserving import ReserveDoors, Terms, held_error
+from heddle_registry.registry.sweeping import SweepDoors
+
+if TYPE_CHECKING:
+    from heddle_registry.core.entry import AgentEntry
+    from heddle_registry.core.timestamp import Instant
+    from heddle_registry.ports import Host, Store
+    from heddle_registry.registry.reservation import AsyncReservation, Reservation
+
+__all__ = ["AgentRegistry", "Terms", "generate_agent_id", "held_error"]
+
+
+def generate_agent_id() -> str:
+    """Return a new session id: ``agent-`` and 96 random bits."""
+    return encode_session_id(os.urandom(RANDOM_BYTES))
+
+
+class AgentRegistry(ReserveDoors, SweepDoors):
+    """Which agents are in flight on one repository, and who may write to which branch.
+
+    ``AgentRegistry(heddle_dir)`` uses files, `open` finds them; ``store`` and ``host`` replace
+    either for embedders. Safe for several OS threads. After a fork, parent and child may both go
+    on using it; claims held by a ``with`` block stay with the process that entered it.
+
+    Look-ups answer None for an unknown id, changes raise `UnknownEntry`. Everything here may
+    block for the store's lock, at most ``lock_timeout_s`` seconds where that is given.
+    """
+
+    def __init__(
+        self,
+        heddle_dir: str | os.PathLike[str] | None = None,
+        *,
+        store: Store | None = None,
+        host: Host | None = None,
+        lock_timeout_s: float | None = None,
+    ) -> None:
+        from heddle_registry import opening
+
+        self.host = host if host is not None else opening.local_host()
+        if store is None:
+            if heddle_dir is None:
+                raise UsageError(
+                    "AgentRegistry needs a heddle_dir or a store",
+                    "AgentRegistry.open() finds the registry of the working directory",
+                )
+            store = opening.directory_store(heddle_dir, self.host, lock_timeout_s)
+        self.store = store
+
+    @classmethod
+    def open(
+        cls,
+        start: str | os.PathLike[str] | None = None,
+        *,
+        heddle_dir: str | os.PathLike[str] | None = None,
+        lock_timeout_s: float | None = None,
+    ) -> Self:
+        """Return the registry that the folder ``start`` (default: the working one) belongs to.
+
+        :raises UsageError: there is neither a ``.heddle`` upward nor a git repository.
+        """
+        from heddle_registry import opening
+
+        found = opening.find_heddle_dir(
+            os.fspath(start) if start is not None else None,
+            explicit=os.fspath(heddle_dir) if heddle_dir is not None else None,
+        )
+        return cls(found, lock_timeout_s=lock_timeout_s)
+
+    def reserve(
+        self,
+        thread: str,
+        *,
+        ttl_s: float | None = None,
+        wait_s: float = 0.0,
+        path: str | os.PathLike[str] | None = None,
+        task: str | None = None,
+        base_state: str | None = None,
+        force_reason: str | None = None,
+    ) -> Reservation:
+        """Return a context manager that holds ``thread`` while its body runs.
+
+        It owns the branch by this process and a liveness lock; with ``ttl_s`` the claim also
+        ends that many seconds after the last renewal, and an OS thread renews it. Entering
+        raises `Held` if another has the branch after ``wait_s`` seconds. Leaving releases:
+        complete, or abandoned where the body raised. In a forked child, leaving does nothing.
+        """
+        from heddle_registry.registry.reservation import Reservation
+
+        return Reservation(
+            self,
+            thread,
+            ttl_s=ttl_s,
+            wait_s=wait_s,
+            path=os.path.realpath(path) if path is not None else None,
+            task=task,
+            base_state=base_state,
+            force_reason=force_reason,
+        )
+
+    def areserve(
+        self,
+        thread: str,
+        *,
+        ttl_s: float | None = None,
+        wait_s: float = 0.0,
+        path: str | os.PathLike[str] | None = None,
+        task: str | None = None,
+        base_state: str | None = None,
+        force_reason: str | None = None,
+    ) -> AsyncReservation:
+        """Return the same as `reserve` for ``async with``; nothing blocks the event loop."""
+        from heddle_registry.registry.reservation import AsyncReservation
+
+        return AsyncReservation(
+            self.reserve(
+                thread,
+                ttl_s=ttl_s,
+                wait_s=wait_s,
+                path=path,
+                task=task,
+                base_state=base_state,
+                force_reason=force_reason,
+            )
+        )
+
+    def heartbeat(self, session_id: str, token: str | None = None) -> Renewed:
+        """Renew the claim that ``session_id`` holds; without one, note a sign of life.
+
+        :raises ClaimLost: the token is refused, or the claim is gone; says who took it, and why.
+        :raises UnknownEntry: there is no such entry.
+        :raises IllegalTransition: the entry has ended and never held a claim.
+        """
+        check_session_id(session_id)
+        keys = Keys(sessions=(session_id,))
+
+        def decide(loaded: Loaded, now: Instant, facts: Facts) -> Decision[Renewed] | NeedFacts:
+            return decide_renew(session_id, token, loaded, now, facts)
+
+        facts: Facts = {}
+        self._peek(keys, decide, facts)
+        return self._transact(keys, decide, facts)
+
+    def release(
+        self,
+        session_id: str,
+        status: AgentStatus | str = AgentStatus.COMPLETE,
+        *,
+        token: str | None = None,
+        ask_token: bool = True,
+    ) -> AgentEntry:
+        """End an entry, and its claim with it. While it holds a claim, the token is asked for.
+
+        :raises ClaimLost: the token is refused, or the claim is gone.
+        :raises IllegalTransition: the entry's status does not allow it.
+        :raises UnknownEntry: there is no such entry.
+        """
+        check_session_id(session_id)
+        events = {
+            AgentStatus.COMPLETE: EntryEvent.COMPLETE,
+            AgentStatus.MERGED: EntryEvent.MERGE,
+            AgentStatus.ABANDONED: EntryEvent.ABANDON,
+        }
+        event = events.get(AgentStatus(status))
+        if event is None:
+            raise UsageError("an entry can be released as complete, merged or abandoned")
+        bearer = Bearer(token=token) if ask_token else None
+        return self._transact(
+            Keys(sessions=(session_id,)),
+            lambda loaded, now, _facts: decide_release(session_id, event, bearer, loaded, now),
+        )
+
+    def hand_over(
+        self,
+        session_id: str,
+        token: str | None,
+        *,
+        to_pid: int | None = None,
+        to_ttl_s: float | None = None,
+    ) -> Reserved:
+        """Give the claim to another process, or to a TTL; returns its new entry and token.
+
+        :raises ClaimLost: the token is refused, or the claim is not held.
+        :raises UsageError: neither or both are given, or the process does not run.
+        """
+        check_session_id(session_id)
+        if (to_pid is None) == (to_ttl_s is None):
+            raise UsageError("name either a process or a TTL to hand over to")
+        owner = self.owner_for(to_pid) if to_pid is not None else None
+        ttl_s = check_ttl(to_ttl_s) if to_ttl_s is not None else None
+        for _ in range(MAX_ID_TRIES):
+            new_token = self.new_token()
+            request = HandOverRequest(
+                session_id=session_id,
+                bearer=token,
+                new_id=self._new_id(),
+                token=hash_token(new_token, self.host.random_bytes(SALT_BYTES)),
+                owner=owner,
+                ttl_s=ttl_s,
+            )
+            answer = self._transact(
+                Keys(sessions=(session_id,), fresh_ids=(request.new_id,)),
+                partial(decide_hand_over, request),
+            )
+            if isinstance(answer, Reserved):
+                return attrs.evolve(answer, token=new_token)
+        raise no_free_id()
+
+    def check(self, thread: str, fence: int) -> FenceAnswer:
+        """Return whether ``fence`` still holds on ``thread``. Changes nothing, takes no lock."""
+        check_thread(thread)
+        loaded, now = self.store.peek(Keys(threads=(thread,)))
+        claim = loaded.claim_on(thread, now)
+        standing = self.standing_of(claim, loaded.entries.values(), now)
+        return judge_fence(standing, fence, loaded.entries)

@@ -1,0 +1,156 @@
+"""One-shot reservations as scripts make them, and who asks for them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from heddle_registry.core.entry import AgentEntry
+from heddle_registry.core.lifecycle import AgentStatus
+from heddle_registry.core.limits import DEFAULT_TTL_S
+from heddle_registry.ports import Query
+from heddle_registry.registry import Terms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from heddle_registry.core.evidence import Owner
+    from heddle_registry.core.reserve import ReserveOutcome
+    from heddle_registry.ports import ProcessInfo
+    from heddle_registry.registry import AgentRegistry
+
+RULE_RESERVED = "agent-reserve"
+"""What the Rust tools print as the rule of an entry that a reservation made."""
+UNKNOWN_BASE = "unknown"
+
+
+def build_entry(
+    registry: AgentRegistry,
+    thread: str,
+    *,
+    path: str | None = None,
+    task: str | None = None,
+    base_state: str | None = None,
+    harness: str | None = None,
+) -> Callable[[str], AgentEntry]:
+    """Return a builder of the entry that a reservation of ``thread`` makes."""
+    base = base_state or _head_state(path or registry.host.cwd())
+
+    def build(session_id: str) -> AgentEntry:
+        return AgentEntry(
+            session_id=session_id,
+            thread=thread,
+            path=path,
+            base_state=base,
+            started_at=registry.host.now().at,
+            harness=harness,
+            attach_reason=task,
+            attach_precedence=(RULE_RESERVED,),
+            winning_attach_rule=RULE_RESERVED,
+            status=AgentStatus.ACTIVE,
+        )
+
+    return build
+
+
+def _head_state(folder: str) -> str:
+    from heddle_registry.adapters.location import head_state
+
+    return head_state(folder) or UNKNOWN_BASE
+
+
+def find_asker(registry: AgentRegistry) -> AgentEntry | None:
+    """Return the entry of the innermost native actor among this process's living ancestors.
+
+    Only processes count, never variables: sub-agents and multiplexers inherit those.
+    """
+    return asker_among(registry, registry.host.ancestors())
+
+
+def asker_among(registry: AgentRegistry, ancestors: Sequence[ProcessInfo]) -> AgentEntry | None:
+    """Return the entry of the innermost native actor whose process is one of ``ancestors``."""
+    pids = tuple(process.pid for process in ancestors)
+    if not pids:
+        return None
+    look = registry.look(Query(owner_pids=pids, active_only=True))
+    own_boot = registry.host.now().boot_id
+    for process in ancestors:
+        actors = [
+            entry
+            for entry in look.entries
+            if entry.native_actor_key is not None
+            and entry.owner is not None
+            and entry.owner.pid == process.pid
+            and entry.owner.start_ticks == process.start_ticks
+            and entry.owner.boot_id == own_boot
+        ]
+        if actors:
+            keys = {entry.native_actor_key for entry in actors}
+            roots = [e for e in actors if e.native_parent_actor_key not in keys]
+            # Several actors live in one process, and ancestry cannot tell which of them asks.
+            return min(roots or actors, key=lambda entry: entry.started_at.sort_key)
+    return None
+
+
+def script_terms(
+    registry: AgentRegistry,
+    *,
+    owner_pid: int | None = None,
+    ttl_s: float | None = None,
+    path: str | os.PathLike[str] | None = None,
+    force_reason: str | None = None,
+    token: str | None = None,
+) -> Terms:
+    """Return the terms of a one-shot reservation.
+
+    ``owner_pid`` names the owner; else, with ``ttl_s``, the TTL alone decides and the harness is
+    only recorded; else the harness in the ancestor chain, if its pid can be seen; else a TTL of
+    300 s. This process's own pid is never recorded: it is about to exit.
+
+    :raises UsageError: ``owner_pid`` does not run, or ``ttl_s`` is out of bounds.
+    """
+    asker = find_asker(registry)
+    harness = harness_owner(registry, asker)
+    owner: Owner | None = None
+    recorded: Owner | None = None
+    if owner_pid is not None:
+        owner = registry.owner_for(owner_pid)
+    elif ttl_s is not None:
+        recorded = harness
+    elif harness is not None:
+        owner = harness
+    else:
+        ttl_s = DEFAULT_TTL_S
+    return Terms(
+        owner=owner,
+        recorded_owner=recorded,
+        ttl_s=ttl_s,
+        path=os.path.realpath(path) if path is not None else None,
+        asker=asker.session_id if asker is not None else None,
+        force_reason=force_reason,
+        bearer=token,
+    )
+
+
+def harness_owner(registry: AgentRegistry, asker: AgentEntry | None) -> Owner | None:
+    """Return the innermost harness process around this one, as an owner; None if none is seen."""
+    from heddle_registry.surroundings import innermost_harness_pid
+
+    pid = innermost_harness_pid(registry.host)
+    if pid is None and asker is not None and asker.owner is not None:
+        pid = asker.owner.pid
+    return registry.host.owner_for(pid) if pid is not None else None
+
+
+def try_reserve(
+    registry: AgentRegistry,
+    thread: str,
+    *,
+    terms: Terms,
+    task: str | None = None,
+    base_state: str | None = None,
+    wait_s: float = 0.0,
+) -> ReserveOutcome:
+    """Reserve ``thread`` for a script; see `script_terms`."""
+    build = build_entry(registry, thread, path=terms.path, task=task, base_state=base_state)
+    return registry.reserve_on_terms(thread, build, terms, wait_s=wait_s)[0]

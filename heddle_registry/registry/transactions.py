@@ -1,0 +1,113 @@
+"""Gathering facts, letting the core decide, having the store make it so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from heddle_registry.core.session_id import RANDOM_BYTES, encode_session_id
+from heddle_registry.core.standing import Standing, Witness, entry_verdict, stand
+from heddle_registry.core.token import SALT_BYTES
+from heddle_registry.core.transaction import (
+    Decision,
+    Facts,
+    Keys,
+    NeedFacts,
+    UnknownFacts,
+    fact_key,
+    sealed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from heddle_registry.core.claim import Claim
+    from heddle_registry.core.entry import AgentEntry
+    from heddle_registry.core.evidence import Subject, Verdict
+    from heddle_registry.core.timestamp import Instant
+    from heddle_registry.core.transaction import Loaded
+    from heddle_registry.ports import Host, Store
+
+T = TypeVar("T")
+_ROUNDS_OF_FACTS = 3
+
+
+class Transactions:
+    """What every door of the registry stands on: a store, a host, and the rounds of facts."""
+
+    store: Store
+    host: Host
+
+    def verdict_on(self, entry: AgentEntry, claim: Claim | None, now: Instant) -> Verdict:
+        """Return the verdict on an entry whose claim, if it has one, is at hand."""
+        return self._with_facts(lambda witness: entry_verdict(entry, claim, witness, now))
+
+    def standing_of(
+        self,
+        claim: Claim,
+        entries: Iterable[AgentEntry],
+        now: Instant,
+        *,
+        details: bool = False,
+    ) -> Standing:
+        """Return how a claim stands, its holder's entry being among ``entries`` if it exists.
+
+        ``details`` adds who has its liveness lock open, which asks every process.
+        """
+        by_id = {entry.session_id: entry for entry in entries}
+        return self._with_facts(lambda witness: stand(claim, by_id, witness, now), details=details)
+
+    def _with_facts(self, judge_all: Callable[[Witness], T], *, details: bool = False) -> T:
+        facts: Facts = {}
+        for _ in range(_ROUNDS_OF_FACTS):
+            witness = Witness(facts)
+            result = judge_all(witness)
+            need = witness.missing()
+            if need is None:
+                return result
+            self._gather(need.subjects, facts, details=details)
+        return result
+
+    def _gather(self, subjects: Iterable[Subject], facts: Facts, *, details: bool = False) -> None:
+        for subject in subjects:
+            facts[fact_key(subject)] = self.store.observe(self.host, subject, details=details)
+
+    def _peek(
+        self,
+        keys: Keys,
+        decide: Callable[[Loaded, Instant, Facts], Decision[T] | NeedFacts],
+        facts: Facts,
+    ) -> Decision[T]:
+        # Decides without the lock, to gather facts before it is taken; the answer binds nobody.
+        for _ in range(_ROUNDS_OF_FACTS):
+            loaded, now = self.store.peek(keys)
+            decision = decide(loaded, now, facts)
+            if not isinstance(decision, NeedFacts):
+                return decision
+            self._gather(decision.subjects, facts)
+        return Decision()
+
+    def _transact(
+        self,
+        keys: Keys,
+        decide: Callable[[Loaded, Instant, Facts], Decision[T] | NeedFacts],
+        facts: Facts | None = None,
+    ) -> T:
+        salt = self.host.random_bytes(SALT_BYTES)
+        known: Facts = dict(facts or {})
+        rounds = 0
+        while True:
+            outcome = self.store.transact(
+                keys,
+                lambda loaded, now, seen: sealed(decide(loaded, now, seen), salt),
+                known if rounds < _ROUNDS_OF_FACTS else UnknownFacts(known),
+            )
+            if not isinstance(outcome, NeedFacts):
+                break
+            self._gather(outcome.subjects, known)
+            rounds += 1
+        if outcome.refusal is not None:
+            raise outcome.refusal
+        return outcome.answer  # type: ignore[return-value]  # None only where T allows it
+
+    def _new_id(self) -> str:
+        return encode_session_id(self.host.random_bytes(RANDOM_BYTES))
