@@ -17,11 +17,15 @@ if TYPE_CHECKING:
         EntryExtension,
     )
     from heddle_registry.core.evidence import Evidence, Owner, Verdict, VerdictKind
+    from heddle_registry.core.harness import Harness, Process, Signal, env, file, program
+    from heddle_registry.core.identity import Identity, Probe
     from heddle_registry.core.lifecycle import AgentStatus
     from heddle_registry.core.renew import FenceAnswer, Renewed
     from heddle_registry.core.reserve import LiveOwner, Reserved
     from heddle_registry.core.sweep import Swept
     from heddle_registry.core.timestamp import Instant, Timestamp
+    from heddle_registry.core.usage import UsageCounter, UsageRecord
+    from heddle_registry.detection import scrub_env
     from heddle_registry.errors import (
         ClaimLost,
         Held,
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from heddle_registry.explain import BranchStory, EntryStory, Overview, SeenEntry
+    from heddle_registry.hookspecs import hookimpl
     from heddle_registry.ports import Look, Problem, Query
     from heddle_registry.registry import AgentRegistry, generate_agent_id
     from heddle_registry.registry.reservation import HeldClaim
@@ -51,11 +56,15 @@ _HOMES = {
         "EntryExtension",
     ),
     "heddle_registry.core.evidence": ("Evidence", "Owner", "Verdict", "VerdictKind"),
+    "heddle_registry.core.harness": ("Harness", "Process", "Signal", "env", "file", "program"),
+    "heddle_registry.core.identity": ("Identity", "Probe"),
     "heddle_registry.core.lifecycle": ("AgentStatus",),
     "heddle_registry.core.renew": ("FenceAnswer", "Renewed"),
     "heddle_registry.core.reserve": ("LiveOwner", "Reserved"),
     "heddle_registry.core.sweep": ("Swept",),
     "heddle_registry.core.timestamp": ("Instant", "Timestamp"),
+    "heddle_registry.core.usage": ("UsageCounter", "UsageRecord"),
+    "heddle_registry.detection": ("scrub_env",),
     "heddle_registry.errors": (
         "ClaimLost",
         "Held",
@@ -71,6 +80,7 @@ _HOMES = {
         "UsageError",
     ),
     "heddle_registry.explain": ("BranchStory", "EntryStory", "Overview", "SeenEntry"),
+    "heddle_registry.hookspecs": ("hookimpl",),
     "heddle_registry.ports": ("Look", "Problem", "Query"),
     "heddle_registry.registry": ("AgentRegistry", "generate_agent_id"),
     "heddle_registry.registry.reservation": ("HeldClaim",),
@@ -92,8 +102,10 @@ __all__ = [
     "EntryStory",
     "Evidence",
     "FenceAnswer",
+    "Harness",
     "Held",
     "HeldClaim",
+    "Identity",
     "IllegalTransition",
     "Instant",
     "LiveOwner",
@@ -104,21 +116,31 @@ __all__ = [
     "Overview",
     "Owner",
     "PluginFault",
+    "Probe",
     "Problem",
+    "Process",
     "Query",
     "RecordCorrupt",
     "RegistryError",
     "Renewed",
     "Reserved",
     "SeenEntry",
+    "Signal",
     "StoreUnavailable",
     "Swept",
     "Timestamp",
     "UnknownEntry",
+    "UsageCounter",
     "UsageError",
+    "UsageRecord",
     "Verdict",
     "VerdictKind",
+    "env",
+    "file",
     "generate_agent_id",
+    "hookimpl",
+    "program",
+    "scrub_env",
 ]
 
 
