@@ -65,10 +65,15 @@ class DirectoryLock:
         self.path = os.path.join(*self._key)
 
     @property
+    def depth(self) -> int:
+        """How many releases the calling OS thread owes; 0 when it does not hold the lock."""
+        gate = _gates.get(self._key)
+        return gate.depth if gate is not None and gate.owner == _thread.get_ident() else 0
+
+    @property
     def is_held(self) -> bool:
         """Whether the calling OS thread holds the lock."""
-        gate = _gates.get(self._key)
-        return gate is not None and gate.owner == _thread.get_ident() and gate.depth > 0
+        return self.depth > 0
 
     def acquire(self, timeout_s: float | None = None, *, blocking: bool = True) -> bool:
         """Take the lock, or take it once more; True when the caller holds it now.
@@ -129,7 +134,6 @@ class DirectoryLock:
         if gate.depth > 1:
             gate.depth -= 1
             return
-        gate.depth = 0
         try:
             gate.leave(me)
         except BaseException:
@@ -159,15 +163,22 @@ class DirectoryLock:
 class _Held:
     """The context manager of `DirectoryLock.held`; contextlib would cost its import."""
 
-    __slots__ = ("_lock", "_timeout_s")
+    __slots__ = ("_lock", "_outside", "_timeout_s")
 
     def __init__(self, lock: DirectoryLock, timeout_s: float | None) -> None:
         self._lock = lock
         self._timeout_s = timeout_s
+        self._outside = 0
 
     def __enter__(self) -> DirectoryLock:
-        self._lock.acquire(self._timeout_s)
-        return self._lock
+        self._outside = self._lock.depth
+        try:
+            self._lock.acquire(self._timeout_s)
+            return self._lock  # noqa: TRY300 - guarded up to the caller's own guard
+        except BaseException:
+            if self._lock.depth > self._outside:
+                self._lock.release()  # the interrupt came after the grant
+            raise
 
     def __exit__(
         self,
@@ -175,14 +186,19 @@ class _Held:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._lock.release()
+        try:
+            self._lock.release()
+        except KeyboardInterrupt:
+            if self._lock.depth > self._outside:
+                self._lock.release()  # the interrupt came before the first step
+            raise
 
 
 class _Gate:
     """Which OS thread of this process may hold, or ask the kernel for, one lock file.
 
     ``owner`` with ``depth`` 0 is still asking. ``queue`` maps the waiting OS threads, in order of
-    arrival, to the lock each one sleeps on.
+    arrival, to the lock each one sleeps on; an owner that has not woken up yet still stands there.
     """
 
     __slots__ = ("_mutex", "depth", "file", "owner", "queue")
@@ -206,23 +222,32 @@ class _Gate:
             turn.acquire()
             self.queue[me] = turn
         if deadline is None:
-            return turn.acquire()
-        remaining_s = min(max(deadline - time.monotonic(), 0), _thread.TIMEOUT_MAX)
-        return turn.acquire(True, remaining_s)
+            mine = turn.acquire()
+        else:
+            remaining_s = min(max(deadline - time.monotonic(), 0), _thread.TIMEOUT_MAX)
+            mine = turn.acquire(True, remaining_s)
+        if mine:
+            with self._mutex:
+                self.queue.pop(me, None)
+        return mine
 
     def leave(self, me: int) -> None:
-        """Drop the file and hand the gate on, or step out of the line. May be called twice."""
-        if self.owner == me and self.file is not None:
-            self.file.drop()
-            self.file = None
+        """Drop the file and hand the gate on, or step out of the line.
+
+        Each step may be repeated: after an interrupt anywhere in here, a second call finishes.
+        """
+        if self.owner == me:
+            self.depth = 0
+            if self.file is not None:
+                self.file.drop()
+                self.file = None
         with self._mutex:
             self.queue.pop(me, None)
             if self.owner == me:
-                if self.queue:
-                    self.owner = next(iter(self.queue))
-                    self.queue.pop(self.owner).release()
-                else:
-                    self.owner = _NOBODY
+                self.owner = next(iter(self.queue), _NOBODY)
+            turn = self.queue.get(self.owner)
+            if turn is not None and turn.locked():
+                turn.release()
 
 
 _gates: dict[tuple[str, str], _Gate] = {}

@@ -290,21 +290,23 @@ def close_lock(fd: int) -> None:
     somebody closed it behind our back and its number now names another file.
     """
     with _mutex:
-        record = _open.pop(fd, None)
+        record = _open.get(fd)
         if record is None:
             return
         identity, _, pid = record
         try:
-            if identity_of(os.fstat(fd)) != identity:
-                return
-            if pid == os.getpid():
+            ours = identity_of(os.fstat(fd)) == identity
+            if ours and pid == os.getpid():
                 fcntl.flock(fd, fcntl.LOCK_UN)
         except OSError:
-            pass  # closing below is what is left to do
-        try:
-            os.close(fd)
-        except OSError:
-            return
+            ours = True  # closing is what is left to try
+        # Only now: after an interrupt further up, a second call must still find it.
+        _open.pop(fd, None)
+        if ours:
+            try:
+                os.close(fd)
+            except OSError:
+                return
 
 
 def identity_of(state: os.stat_result) -> Identity:
