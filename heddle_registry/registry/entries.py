@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from heddle_registry.core.entry import ContextQueryEntry
+    from heddle_registry.core.timestamp import Instant
+    from heddle_registry.core.transaction import Decision, Facts, Loaded
 
 _TIMES = ("started_at", "heartbeat_at", "last_progress_at", "completed_at")
 
