@@ -148,16 +148,16 @@ def probe_process(
         spoken = payload if payload and place == surroundings.target else None
         innermost = place == len(surroundings.layers) - 1
         identity = ask(layer, payload=spoken or _EMPTY, innermost=innermost) or Identity()
-        links = _links(layer, identity, outer, from_payload=bool(spoken))
+        links = _links(layer, identity, outer, environ=environ, from_payload=bool(spoken))
         chain.extend(links)
         for other in identity.candidates:
-            candidates.extend(_links(layer, other, outer, from_payload=False)[-1:])
+            candidates.extend(_links(layer, other, outer, environ=environ)[-1:])
         outer = links[-1].native_actor_key
         if place == surroundings.target:
             speaker = len(chain) - 1
     for layer in surroundings.candidates:
         identity = ask(layer, payload=_EMPTY, innermost=True) or Identity()
-        candidates.extend(_links(layer, identity, None, from_payload=False)[-1:])
+        candidates.extend(_links(layer, identity, None, environ=environ)[-1:])
     meaning = None
     if speaker is not None and event and surroundings.target is not None:
         meaning = surroundings.layers[surroundings.target].harness.events.get(event)
@@ -251,7 +251,12 @@ def _by_session_variable(layer: Layer, environ: Mapping[str, str]) -> Identity |
 
 
 def _links(
-    layer: Layer, identity: Identity, outer: str | None, *, from_payload: bool
+    layer: Layer,
+    identity: Identity,
+    outer: str | None,
+    *,
+    environ: Mapping[str, str],
+    from_payload: bool = False,
 ) -> list[Link]:
     """Return the identity's lineage and itself as links, the parent of each set."""
     harness = layer.harness
@@ -277,13 +282,18 @@ def _links(
                 thinking_level=_word(ancestor.thinking_level),
                 source=ancestor.source or _source(layer, from_payload=from_payload),
                 confidence=min(layer.confidence, ancestor.confidence, harness.ceiling),
-                evidence=tuple(dict.fromkeys((*layer.evidence, *ancestor.evidence))),
+                evidence=tuple(dict.fromkeys((*layer.evidence, *_names_in(ancestor, environ)))),
                 transcript=ancestor.transcript,
                 continues=actor_key(harness, ancestor.continues, ancestor.actor_kind),
             )
         )
         parent = key
     return links
+
+
+def _names_in(identity: Identity, environ: Mapping[str, str]) -> list[str]:
+    """Return the identity's evidence without anything that is not a variable's name."""
+    return [name for name in identity.evidence if name in environ]
 
 
 def _instance_key(layer: Layer, identity: Identity) -> str | None:
