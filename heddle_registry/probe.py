@@ -8,6 +8,7 @@ else: an answer holds ids, names and paths.
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from heddle_registry.plugins import Plugins
+    from heddle_registry.ports import Host, ProcessInfo
 
 _EMPTY: Final[Mapping[str, Any]] = {}
+_EPOCH_US: Final = 10**14
 # Where users move a harness's folder to, out of their home.
 _FOLDER_VARIABLES: Final = ("CODEX_HOME", "CLAUDE_CONFIG_DIR", "XDG_DATA_HOME", "COPILOT_HOME")
 
@@ -169,6 +172,58 @@ def probe_process(
         speaker=speaker,
         meaning=meaning,
     )
+
+
+def probe_host(
+    host: Host,
+    plugins: Plugins,
+    *,
+    payload: Mapping[str, Any] | None = None,
+    event: str | None = None,
+    harness: str | None = None,
+) -> ProbeResult:
+    """Return the chain of actors around the process that calls.
+
+    Needs the host's ``environment``, ``ancestors``, ``own_pid``, ``cwd`` and ``home``. See
+    `probe_process` for the arguments.
+    """
+    import sys
+
+    # The command line of this process is part of what its harness was asked to run.
+    itself = Process(pid=host.own_pid(), argv=tuple(sys.orig_argv), started_at=time.time())
+    return probe_process(
+        environ=host.environment(),
+        ancestors=[itself, *map(process_of, host.ancestors())],
+        plugins=plugins,
+        payload=payload,
+        event=event,
+        harness=harness,
+        cwd=host.cwd(),
+        home=host.home(),
+    )
+
+
+def process_of(info: ProcessInfo) -> Process:
+    """Return what detection looks at of a process that the host sees alive."""
+    return Process(
+        pid=info.pid,
+        argv=info.argv,
+        exe=info.exe or "",
+        comm=info.comm,
+        starttime=info.start_ticks,
+        started_at=_started_at(info.start_ticks),
+    )
+
+
+def _started_at(start_ticks: int | None) -> float | None:
+    """Return when a process began, in seconds of the epoch, from the host's ticks."""
+    if start_ticks is None:
+        return None
+    if start_ticks > _EPOCH_US:  # a host without /proc counts microseconds of the epoch
+        return start_ticks / 1e6
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    booted_at = time.time() - time.clock_gettime(clock)
+    return booted_at + start_ticks / os.sysconf("SC_CLK_TCK")
 
 
 def probe_recorded(

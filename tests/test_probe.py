@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from heddle_registry.errors import UsageError
 from heddle_registry.probe import Link, probe_recorded
 from tests.plugins import recordings
 
+ROOT = Path(__file__).parents[1]
 PLUGINS = recordings.plugins()
 COMMANDS = [
     pytest.param(h, s, c, id=n) for h in recordings.FOLDERS for n, s, c in recordings.commands(h)
@@ -174,3 +178,42 @@ def test_a_recording_of_the_wrong_kind_is_the_users_mistake() -> None:
             probe_recorded(bad, PLUGINS)
     for odd in ({}, {"payload": "text"}, {"payload": [1]}, {"environment": {"A": None}}):
         assert probe_recorded(odd, PLUGINS).chain == ()
+
+
+def test_a_live_process_is_found_below_a_real_harness_process(tmp_path: Path) -> None:
+    """A program called codex runs a command that asks who it is."""
+    codex = tmp_path / "codex"
+    codex.symlink_to(sys.executable)
+    ask_who = (
+        "import json, sys; sys.path[:0] = sys.argv[1:]\n"
+        "from heddle_registry.adapters.host import LocalHost\n"
+        "from heddle_registry.probe import probe_host\n"
+        "from tests.plugins.recordings import plugins\n"
+        "print(json.dumps(probe_host(LocalHost(), plugins()).as_json()))\n"
+    )
+    run = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"
+    thread = "01a2029f-a41d-7f40-b78d-0bfe9ed57cf0"
+    environ = {
+        "HOME": str(tmp_path),
+        "CODEX_THREAD_ID": thread,
+        "CODEX_SESSION_ID": thread,
+        "CLAUDE_CODE_SESSION_ID": "leaked",
+        "CLAUDE_PID": "1",
+    }
+    command = [sys.executable, "-c", ask_who, *(path for path in sys.path if path), str(ROOT)]
+    done = subprocess.run(
+        [str(codex), "-c", run, *command],
+        env=environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    result = json.loads(done.stdout)
+    codex_links = [x for x in result["chain"] if x["harness"] == "codex"]
+    assert [x["native_actor_key"] for x in codex_links][-1:] == [f"codex:thread:{thread}"]
+    assert codex_links[-1]["native_instance_key"].startswith("codex:process:")
+    everybody = [*result["chain"], *result["candidates"]]
+    named = {x["native_actor_key"] for x in everybody if x["confidence"] > 0.5}
+    assert "claude-code:session:leaked" not in named
