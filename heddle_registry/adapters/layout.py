@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SUFFIX: Final = ".toml"
-_GROUP_ALL: Final = 0o070
 _IGNORE_ALL: Final = b"# Made by heddle-registry: nothing in here belongs into a commit.\n*\n"
 
 
@@ -72,7 +71,7 @@ class Layout:
         self._make(self.agents)
 
     def make_folder(self, path: str) -> None:
-        """Make one folder below the root, with the root's group bits.
+        """Make one folder below the root, with the mode of the one it lies in.
 
         :raises StoreUnavailable: it cannot be made.
         """
@@ -85,11 +84,9 @@ class Layout:
         try:
             os.makedirs(parent, exist_ok=True)
             os.mkdir(path)
-            mode = os.stat(parent).st_mode
-            if (
-                path != self.root and mode & _GROUP_ALL == _GROUP_ALL
-            ):  # a shared registry stays shared
-                os.chmod(path, mode & 0o7777)
+            if path != self.root:
+                # Whatever the umask: a shared registry stays shared, a private one private.
+                os.chmod(path, os.stat(parent).st_mode & 0o7777)
         except FileExistsError:
             if not os.path.isdir(path):
                 raise StoreUnavailable(path, "something that is no folder is in the way") from None
