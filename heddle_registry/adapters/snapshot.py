@@ -120,6 +120,10 @@ def _sort_claims(
     for file in sorted(files, key=lambda file: file.name):
         error = claim_file_error(file)
         claim = file.record
+        # A file under another thread's name says nothing of the thread that it names (which has
+        # its own file), and hides what its own thread's claim was.
+        if claim is not None and thread_hash(claim.thread) != file.stem:
+            claim = None
         if claim is not None:
             claims[claim.thread] = claim
         if error is None:
