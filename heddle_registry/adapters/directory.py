@@ -38,6 +38,7 @@ from heddle_registry.ports import Look, Query, matches_query, newest_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TypeGuard
 
     from heddle_registry.adapters.liveness_file import LivenessLock as LockedFile
     from heddle_registry.core.evidence import Observation, Subject
@@ -78,7 +79,7 @@ class DirectoryStore:
     def _loaded(self, keys: Keys, now: Instant, *, with_line: bool) -> Loaded:
         records = self._folders.snapshot().records
         waiting = keys.line_of if with_line else None
-        tickets = line.living_tickets(self._layout, waiting) if waiting is not None else ()
+        tickets = line.living_tickets(self._layout, waiting, now) if waiting is not None else ()
         return select(keys, records, now, tickets)
 
     def peek(self, keys: Keys) -> tuple[Loaded, Instant]:
@@ -165,17 +166,15 @@ class DirectoryStore:
                 self._quarantine(loaded)
                 self._make_so(decision, loaded)
         for thread in decision.freed:
-            line.wake_first(self._layout, thread)
+            line.wake_first(self._layout, thread, now)
         return decision
 
     def _refuse_newer(self, decision: Decision[T], loaded: Loaded) -> None:
-        for effect in decision.effects:
-            if not isinstance(effect, PutEntry):
-                continue
-            stored = loaded.entries.get(effect.entry.session_id)
-            if stored is not None and is_from_newer_schema(stored):
+        # What only tidies up is skipped instead.
+        for effect in decision.effects[: decision.commits]:
+            if _rewrites_newer(effect, loaded):
                 raise StoreUnavailable(
-                    self._entry_path(stored.session_id),
+                    self._entry_path(effect.entry.session_id),
                     "it was written by a newer version of this program",
                     "Upgrade heddle-registry",
                 )
@@ -184,24 +183,30 @@ class DirectoryStore:
         commits = len(decision.effects) if decision.commits is None else decision.commits
         done: list[Effect] = []
         for number, effect in enumerate(decision.effects):
+            if number >= commits and _rewrites_newer(effect, loaded):
+                continue
             try:
                 self._apply(effect)
-            except OutcomeUnknown:
-                if number < commits - 1:
-                    self._undo([*done, effect], loaded)
-                if number < commits:
+            except RegistryError as error:
+                if number >= commits:
+                    continue
+                is_visible = isinstance(error, OutcomeUnknown)
+                if is_visible and number == commits - 1:
                     raise
-            except StoreUnavailable:
-                if number < commits:
-                    self._undo(done, loaded)
-                    raise
+                visible = [*done, effect] if is_visible else done
+                if not self._undo(visible, loaded) and not is_visible:
+                    # A full disk may refuse the way back as well; then "unchanged" were a lie.
+                    path = getattr(error, "path", self._layout.root)
+                    raise OutcomeUnknown(path, "a step failed, and so did undoing it") from error
+                raise
             else:
                 done.append(effect)
 
-    def _undo(self, done: list[Effect], loaded: Loaded) -> None:
-        # Best effort: what cannot be undone is what a crash at this point would have left.
+    def _undo(self, done: list[Effect], loaded: Loaded) -> bool:
+        # What cannot be undone is what a crash at this point would have left.
+        undone = True
         for effect in reversed(done):
-            with suppress(RegistryError):
+            try:
                 match effect:
                     case PutEntry(entry):
                         before = loaded.entries.get(entry.session_id)
@@ -211,10 +216,17 @@ class DirectoryStore:
                             self._apply(PutEntry(before))
                     case PutClaim(claim):
                         kept = loaded.claims.get(claim.thread)
-                        if kept is not None:
+                        if kept is None:
+                            name = self._layout.claim_name(claim.thread)
+                            self._folders.claims.forget(name)
+                            remove_file(self._layout.claims, name)
+                        else:
                             self._apply(PutClaim(kept))
                     case _:
                         continue
+            except RegistryError:
+                undone = False
+        return undone
 
     def _apply(self, effect: Effect) -> None:
         layout = self._layout
@@ -288,17 +300,24 @@ class DirectoryStore:
         return HeldFile(path, hold_liveness(path, inheritable=inheritable))
 
     @contextmanager
-    def join_line(self, thread: str, deadline_s: float) -> Iterator[Place]:  # noqa: ARG002
+    def join_line(self, thread: str, deadline_s: float) -> Iterator[Place]:
         """See `ports.Store`."""
         if not line.HAS_LINES:
             yield line.LonelyPlace()
             return
         with self.lock().held(self._lock_timeout_s):
-            place = line.join(self._layout, thread)
+            place = line.join(self._layout, thread, deadline_s, self._host.now)
         try:
             yield place
         finally:
             place.leave()
+
+
+def _rewrites_newer(effect: Effect, loaded: Loaded) -> TypeGuard[PutEntry]:
+    if not isinstance(effect, PutEntry):
+        return False
+    stored = loaded.entries.get(effect.entry.session_id)
+    return stored is not None and is_from_newer_schema(stored)
 
 
 class HeldFile:

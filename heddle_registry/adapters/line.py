@@ -20,6 +20,8 @@ from heddle_registry.adapters.liveness_file import (
     observe_liveness,
     wait_until_free,
 )
+from heddle_registry.core.limits import MAX_TTL_S
+from heddle_registry.core.timestamp import NS_PER_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,16 +29,24 @@ if TYPE_CHECKING:
     from heddle_registry.adapters.layout import Layout
     from heddle_registry.adapters.liveness_file import LivenessLock
     from heddle_registry.core.evidence import Subject
+    from heddle_registry.core.timestamp import Instant
 
 _WAKE: Final = ".wake"
 _DIGITS: Final = 16
+_MAX_TICKET: Final = 256
+OVERDUE_AFTER_S: Final = 5.0
+"""How long after its deadline a waiter still counts: for its last look, on a busy machine."""
 HAS_LINES: Final = hasattr(os, "mkfifo")
 
 
-def living_tickets(layout: Layout, thread: str) -> tuple[str, ...]:
-    """Return the tickets of living waiters for ``thread``, first come first."""
+def living_tickets(layout: Layout, thread: str, now: Instant) -> tuple[str, ...]:
+    """Return the tickets of waiters for ``thread`` who live and still wait, first come first."""
     folder = os.path.join(layout.wait, thread_hash(thread))
-    return tuple(ticket for ticket in _tickets(folder) if _is_living(os.path.join(folder, ticket)))
+    return tuple(
+        ticket
+        for ticket in _tickets(folder)
+        if _is_living(path := os.path.join(folder, ticket)) and not _is_overdue(path, now)
+    )
 
 
 def _tickets(folder: str) -> list[str]:
@@ -55,12 +65,26 @@ def _is_living(path: str) -> bool:
     return observe_liveness(path, state.st_dev, state.st_ino) == "held"
 
 
-def wake_first(layout: Layout, thread: str) -> None:
-    """Wake the first living waiter; the tickets of dead ones before it are passed over."""
+def _is_overdue(path: str, now: Instant) -> bool:
+    # A stopped waiter keeps its ticket locked. It would hold up the line for ever, did not the
+    # ticket say until when it meant to wait.
+    try:
+        with open(path, "rb") as file:
+            boot_id, time_ns, awake_ns = file.read(_MAX_TICKET).decode().split("\n")
+        deadline_ns = int(awake_ns) + int(OVERDUE_AFTER_S * NS_PER_S)
+    except (OSError, ValueError):
+        return False
+    return (boot_id, time_ns) == (now.boot_id, now.time_ns) and now.awake_ns > deadline_ns
+
+
+def wake_first(layout: Layout, thread: str, now: Instant) -> None:
+    """Wake the first living waiter; dead and overdue ones before it are passed over."""
     if not HAS_LINES:
         return
     folder = os.path.join(layout.wait, thread_hash(thread))
     for ticket in _tickets(folder):
+        if _is_overdue(os.path.join(folder, ticket), now):
+            continue
         try:
             # Without a reader there is nobody to wake: opening fails with ENXIO.
             fd = os.open(
@@ -82,13 +106,20 @@ class Place:
     """A place in a line. For one OS thread; leave it before the process ends, or be passed over."""
 
     def __init__(
-        self, layout: Layout, thread: str, ticket: str, lock: LivenessLock, wake_fd: int
+        self,
+        layout: Layout,
+        thread: str,
+        ticket: str,
+        lock: LivenessLock,
+        wake_fd: int,
+        clock: Callable[[], Instant],
     ) -> None:
         self._layout = layout
         self._thread = thread
         self._path = os.path.join(layout.wait, thread_hash(thread), ticket)
         self._lock: LivenessLock | None = lock
         self._wake_fd = wake_fd
+        self._clock = clock
         self.ticket = ticket
 
     def wait(self, timeout_s: float, subject: Subject | None) -> None:
@@ -101,7 +132,8 @@ class Place:
             if pidfd >= 0:
                 poll.register(pidfd, select.POLLIN)
             if subject is not None and subject.liveness is not None:
-                ended_r, ended_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+                ended_r, ended_w = os.pipe()
+                os.set_blocking(ended_w, False)
                 poll.register(ended_r, select.POLLIN)
                 self._await_release(subject, timeout_s, os.dup(ended_w))
             poll.poll(max(1, int(timeout_s * 1000)))
@@ -141,7 +173,7 @@ class Place:
                 continue
         lock.release()
         os.close(self._wake_fd)
-        wake_first(self._layout, self._thread)
+        wake_first(self._layout, self._thread, self._clock())
 
 
 class LonelyPlace:
@@ -170,8 +202,8 @@ def _pidfd(subject: Subject | None) -> int:
         return -1
 
 
-def join(layout: Layout, thread: str) -> Place:
-    """Take the last place; the caller holds the store's lock.
+def join(layout: Layout, thread: str, deadline_s: float, clock: Callable[[], Instant]) -> Place:
+    """Take the last place for ``deadline_s`` seconds of awake time; the caller holds the lock.
 
     Tickets whose waiters have died are removed on the way.
 
@@ -189,6 +221,9 @@ def join(layout: Layout, thread: str) -> Place:
     path = os.path.join(folder, ticket)
     lock = hold_liveness(path)
     try:
+        now = clock()
+        until_ns = now.awake_ns + int(min(deadline_s, MAX_TTL_S) * NS_PER_S)
+        os.write(lock.fd, f"{now.boot_id}\n{now.time_ns}\n{until_ns}".encode())
         os.mkfifo(path + _WAKE, 0o600)
         wake_fd = os.open(path + _WAKE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -199,7 +234,7 @@ def join(layout: Layout, thread: str) -> Place:
         raise StoreUnavailable(
             path, f"no place in the line can be made ({error.strerror})", errno=error.errno
         ) from error
-    return Place(layout, thread, ticket, lock, wake_fd)
+    return Place(layout, thread, ticket, lock, wake_fd, clock)
 
 
 def _remove(folder: str, ticket: str) -> None:

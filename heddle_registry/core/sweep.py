@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from heddle_registry.core.claim import ClaimState, EndCause
+from heddle_registry.core.claim import ClaimState, EndCause, was_ended_by_us
+from heddle_registry.core.entry import SCHEMA
 from heddle_registry.core.evidence import VerdictKind
 from heddle_registry.core.lifecycle import EntryEvent, apply_event
 from heddle_registry.core.standing import Witness, is_orphan, stand
@@ -21,8 +22,18 @@ from heddle_registry.core.transaction import (
 from heddle_registry.errors import RegistryError
 
 if TYPE_CHECKING:
+    from heddle_registry.core.claim import Claim
+    from heddle_registry.core.entry import AgentEntry
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.core.transaction import Facts, Loaded
+
+
+NEWER_SCHEMA: Final = "newer_schema"
+"""Why a dead entry is kept: a newer program wrote it, and only that one rewrites it."""
+
+
+def _is_newer(entry: AgentEntry) -> bool:
+    return entry.extension is not None and entry.extension.schema > SCHEMA
 
 
 @attrs.frozen(kw_only=True)
@@ -66,9 +77,12 @@ def decide_sweep(
             continue
         if claim.holder is None or claim.holder.session_id != session_id:
             verdict = witness.verdict(entry.subject())
-            if is_orphan(entry, claim) or verdict.is_dead:
+            if (is_orphan(entry, claim) or verdict.is_dead) and _is_newer(entry):
+                kept.append((session_id, NEWER_SCHEMA))
+            elif is_orphan(entry, claim) or verdict.is_dead:
                 effects.append(PutEntry(apply_event(entry, EntryEvent.ABANDON, now.at)))
                 reaped.append(session_id)
+                freed.append(entry.thread)
             elif verdict.kind is VerdictKind.UNKNOWN:
                 kept.append((session_id, verdict.evidence[0].code))
             continue
@@ -80,7 +94,9 @@ def decide_sweep(
             cause = EndCause.DEAD
         elif standing.state is ClaimState.EXPIRED and end_expired:
             cause = EndCause.EXPIRED
-        if cause is not None:
+        if cause is not None and _is_newer(entry):
+            kept.append((session_id, NEWER_SCHEMA))
+        elif cause is not None:
             reason = standing.verdict.evidence[0].detail if standing.verdict.evidence else ""
             abandoned = apply_event(entry, EntryEvent.ABANDON, now.at)
             effects.append(PutEntry(abandoned.extended(fence=claim.fence)))
@@ -89,16 +105,9 @@ def decide_sweep(
             freed.append(claim.thread)
         elif not standing.verdict.is_alive:
             kept.append((session_id, standing.verdict.evidence[0].code))
-    for claim in loaded.claims.values():
-        if claim.holder is None or claim.holder.session_id not in session_ids:
-            continue
-        holder_entry = loaded.entries.get(claim.holder.session_id)
-        if holder_entry is not None and holder_entry.is_active:
-            continue
-        standing = stand(claim, loaded.entries, witness, now)
-        if standing.state is ClaimState.NONE:
-            effects.append(PutClaim(claim.ended(EndCause.LOST, now.at)))
-            freed.append(claim.thread)
+    for claim in _nothing_behind(session_ids, loaded, witness, now):
+        effects.append(PutClaim(claim))
+        freed.append(claim.thread)
     missing = witness.missing()
     if missing is not None:
         return missing
@@ -109,3 +118,21 @@ def decide_sweep(
         effects=tuple(effects),
         freed=tuple(freed),
     )
+
+
+def _nothing_behind(
+    session_ids: tuple[str, ...], loaded: Loaded, witness: Witness, now: Instant
+) -> list[Claim]:
+    # Claims of the sessions whose entry has ended or is gone, ended too.
+    found: list[Claim] = []
+    for claim in loaded.claims.values():
+        if claim.holder is None or claim.holder.session_id not in session_ids:
+            continue
+        entry = loaded.entries.get(claim.holder.session_id)
+        if entry is not None and entry.is_active:
+            continue
+        if stand(claim, loaded.entries, witness, now).state is ClaimState.NONE:
+            # With our mark it is the first half of a release that a crash cut short.
+            ours = entry is not None and was_ended_by_us(claim, entry)
+            found.append(claim.ended(EndCause.RELEASED if ours else EndCause.LOST, now.at))
+    return found
