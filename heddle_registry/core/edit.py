@@ -181,12 +181,10 @@ def decide_delete(session_id: str, loaded: Loaded, now: Instant) -> Decision[Non
     except RegistryError as error:
         return Decision(refusal=error)
     effects: list[Effect] = []
-    freed: tuple[str, ...] = ()
     if claim.holder is not None and claim.holder.session_id == session_id:
         effects.append(PutClaim(claim.ended(EndCause.DELETED, now.at)))
-        freed = (claim.thread,)
     effects.append(RemoveEntry(session_id))
-    return Decision(effects=tuple(effects), freed=freed)
+    return Decision(effects=tuple(effects), freed=(entry.thread,))
 
 
 def decide_log_query(session_id: str, query: ContextQueryEntry, loaded: Loaded) -> Decision[bool]:

@@ -72,6 +72,8 @@ def end_entry(
             # would look like that program's own doing.
             ended = ended.extended(fence=claim.fence)
         effects.append(PutEntry(ended))
+        if entry.is_active and not ended.is_active:
+            freed = (entry.thread,)  # it may have kept the branch by its presence alone
     if holds and claim is not None and not ended.is_active:
         told = reason or ended.status.value
         effects.append(PutClaim(claim.ended(EndCause.RELEASED, now.at, reason=told)))
