@@ -73,7 +73,10 @@ def is_same_folder(path: str | None, canonical: str) -> bool:
     """Return whether ``path``, made canonical, is the folder ``canonical``. Asks the disk."""
     if path is None:
         return False
-    return path == canonical or os.path.realpath(path) == canonical
+    try:
+        return path == canonical or os.path.realpath(path) == canonical
+    except (ValueError, OSError):
+        return False  # a file may say anything, a NUL among it
 
 
 def newest_first(entries: Iterable[AgentEntry]) -> tuple[AgentEntry, ...]:

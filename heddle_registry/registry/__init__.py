@@ -22,7 +22,8 @@ from heddle_registry.core.session_id import RANDOM_BYTES, encode_session_id
 from heddle_registry.core.token import SALT_BYTES, hash_token
 from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, NeedFacts
 from heddle_registry.errors import UsageError
-from heddle_registry.registry.entries import no_free_id
+from heddle_registry.registry.entries import no_free_id, status_named
+from heddle_registry.registry.looking import canonical_folder
 from heddle_registry.registry.reserving import ReserveDoors, Terms, held_error
 from heddle_registry.registry.sweeping import SweepDoors
 
@@ -116,7 +117,7 @@ class AgentRegistry(ReserveDoors, SweepDoors):
             thread,
             ttl_s=ttl_s,
             wait_s=wait_s,
-            path=os.path.realpath(path) if path is not None else None,
+            path=canonical_folder(path) if path is not None else None,
             task=task,
             base_state=base_state,
             force_reason=force_reason,
@@ -185,7 +186,7 @@ class AgentRegistry(ReserveDoors, SweepDoors):
             AgentStatus.MERGED: EntryEvent.MERGE,
             AgentStatus.ABANDONED: EntryEvent.ABANDON,
         }
-        event = events.get(AgentStatus(status))
+        event = events.get(status_named(status))
         if event is None:
             raise UsageError("an entry can be released as complete, merged or abandoned")
         bearer = Bearer(token=token) if ask_token else None

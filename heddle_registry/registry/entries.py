@@ -27,6 +27,7 @@ from heddle_registry.registry.looking import LookUps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from heddle_registry.core.entry import ContextQueryEntry
     from heddle_registry.core.timestamp import Instant
@@ -76,7 +77,7 @@ class EntryDoors(LookUps):
         :raises UnknownEntry: there is no such entry.
         """
         check_session_id(session_id)
-        wanted = AgentStatus(status)
+        wanted = status_named(status)
         return self._transact(
             Keys(sessions=(session_id,)),
             lambda loaded, now, _facts: decide_status(session_id, wanted, loaded, now),
@@ -134,9 +135,10 @@ class EntryDoors(LookUps):
         :raises UnknownEntry: there is no such entry.
         """
         check_session_id(session_id)
+        logged = _normalised_query(query)
         return self._transact(
             Keys(sessions=(session_id,)),
-            lambda loaded, _now, _facts: decide_log_query(session_id, query, loaded),
+            lambda loaded, _now, _facts: decide_log_query(session_id, logged, loaded),
         )
 
     def delete(self, session_id: str) -> None:
@@ -155,6 +157,18 @@ def _creating(
     entry: AgentEntry,
 ) -> Callable[[Loaded, Instant, Facts], Decision[AgentEntry | IdTaken]]:
     return lambda loaded, _now, _facts: decide_create(entry, loaded)
+
+
+def status_named(status: AgentStatus | str) -> AgentStatus:
+    """Return the status of that name.
+
+    :raises UsageError: there is none.
+    """
+    try:
+        return AgentStatus(status)
+    except ValueError:
+        names = ", ".join(AgentStatus)
+        raise UsageError(f"{status!r} is no status", f"There are {names}") from None
 
 
 def no_free_id() -> StoreUnavailable:
@@ -177,8 +191,23 @@ def normalised(entry: AgentEntry) -> AgentEntry:
     for name in _TIMES:
         value = getattr(entry, name)
         if isinstance(value, datetime):
-            try:
-                changes[name] = Timestamp.from_datetime(value)
-            except ValueError as error:
-                raise UsageError(f"{name}: {error}") from None
+            changes[name] = _timestamp(name, value)
+    if any(isinstance(getattr(q, "queried_at", None), datetime) for q in entry.context_queries):
+        changes["context_queries"] = tuple(map(_normalised_query, entry.context_queries))
     return attrs.evolve(entry, **changes) if changes else entry
+
+
+def _normalised_query(query: ContextQueryEntry) -> ContextQueryEntry:
+    from datetime import datetime
+
+    queried_at = getattr(query, "queried_at", None)
+    if not isinstance(queried_at, datetime):
+        return query
+    return attrs.evolve(query, queried_at=_timestamp("queried_at", queried_at))
+
+
+def _timestamp(name: str, value: datetime) -> Timestamp:
+    try:
+        return Timestamp.from_datetime(value)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from heddle_registry.core.limits import check_session_id
 from heddle_registry.core.tree import actor_chain, entries_by_actor
+from heddle_registry.errors import UsageError
 from heddle_registry.ports import Query
 from heddle_registry.registry.transactions import Transactions
 
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
     from heddle_registry.core.entry import ActorChainNode, AgentEntry
     from heddle_registry.core.evidence import Verdict
     from heddle_registry.ports import Look
+
+
+def canonical_folder(path: str | os.PathLike[str]) -> str:
+    """Return ``path`` absolute and without links, whether or not it exists.
+
+    :raises UsageError: it holds a NUL.
+    """
+    try:
+        return os.path.realpath(path)
+    except ValueError:
+        raise UsageError(f"{os.fspath(path)!r} is no path") from None
 
 
 class LookUps(Transactions):
@@ -52,7 +64,7 @@ class LookUps(Transactions):
 
     def find_active_by_path(self, worktree_root: str | os.PathLike[str]) -> AgentEntry | None:
         """Return the newest living entry in that folder; both paths are made canonical."""
-        return self._first_living(Query(path=os.path.realpath(worktree_root), active_only=True))
+        return self._first_living(Query(path=canonical_folder(worktree_root), active_only=True))
 
     def find_active_by_heddle_session_id(self, heddle_session_id: str) -> AgentEntry | None:
         """Return the newest living entry of that heddle session."""
@@ -73,7 +85,7 @@ class LookUps(Transactions):
         return self._first_living(
             Query(
                 native_instance_key=native_instance_key,
-                path=os.path.realpath(worktree_root),
+                path=canonical_folder(worktree_root),
                 active_only=True,
             )
         )

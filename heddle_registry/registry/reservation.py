@@ -10,7 +10,7 @@ import attrs
 
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.reserve import LiveOwner
-from heddle_registry.errors import ClaimLost, RegistryError
+from heddle_registry.errors import ClaimLost, RegistryError, UsageError
 
 if TYPE_CHECKING:
     import asyncio
@@ -149,6 +149,11 @@ class Reservation:
         from heddle_registry.registry.scripting import build_entry
 
         registry = self._registry
+        if self._pid:
+            raise UsageError(
+                f"this reservation of {self._thread!r} was entered before",
+                "Call reserve() for each with block",
+            )
         self._pid = os.getpid()
         terms = Terms(
             owner=registry.owner_for(registry.host.own_pid()),
@@ -177,7 +182,12 @@ class Reservation:
                 name=f"renew {self._thread}",
                 daemon=True,
             )
-            self._renewer.start()
+            try:
+                self._renewer.start()
+            except RuntimeError as error:  # no thread to be had: nobody would renew it
+                self._renewer = None
+                self.__exit__(type(error), error, None)
+                raise
         return self._claim
 
     def _renew_until_left(self, claim: HeldClaim, every_s: float) -> None:

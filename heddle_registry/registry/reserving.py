@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import attrs
@@ -27,6 +26,7 @@ from heddle_registry.core.token import SALT_BYTES, TOKEN_BYTES, hash_token
 from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, NeedFacts
 from heddle_registry.errors import Held, UsageError
 from heddle_registry.registry.entries import EntryDoors, no_free_id, normalised
+from heddle_registry.registry.looking import canonical_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,8 +148,12 @@ class ReserveDoors(EntryDoors):
             # Most refusals are clear without the lock, and then nothing at all is written.
             facts: Facts = {}
             early = self._peek(keys, _reserving(request), facts)
+            if early.refusal is not None:
+                raise early.refusal
             if isinstance(early.answer, LiveOwner):
                 return early.answer, None
+            if isinstance(early.answer, IdTaken):
+                continue  # before its liveness lock, which is another's, is touched
             liveness = None
             if asked.hold_liveness:
                 liveness = self.store.hold_liveness(entry.session_id, inheritable=asked.inheritable)
@@ -183,7 +187,7 @@ class ReserveDoors(EntryDoors):
         return entry
 
     def _terms_of(self, entry: AgentEntry, terms: Terms) -> Terms:
-        path = os.path.realpath(entry.path) if entry.path is not None else None
+        path = canonical_folder(entry.path) if entry.path is not None else None
         if entry.pid is None:
             return attrs.evolve(terms, ttl_s=DEFAULT_TTL_S, path=path)
         return attrs.evolve(terms, owner=self.owner_for(entry.pid), path=path)

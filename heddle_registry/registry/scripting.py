@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from heddle_registry.core.entry import AgentEntry
@@ -10,8 +9,10 @@ from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.limits import DEFAULT_TTL_S
 from heddle_registry.ports import Query
 from heddle_registry.registry import Terms
+from heddle_registry.registry.looking import canonical_folder
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
 
     from heddle_registry.core.evidence import Owner
@@ -125,7 +126,7 @@ def script_terms(
         owner=owner,
         recorded_owner=recorded,
         ttl_s=ttl_s,
-        path=os.path.realpath(path) if path is not None else None,
+        path=canonical_folder(path) if path is not None else None,
         asker=asker.session_id if asker is not None else None,
         force_reason=force_reason,
         bearer=token,

@@ -37,7 +37,7 @@ def reserve_in_line(
     are waited for as such. The line is left however this ends.
     """
     outcome, liveness = registry.attempt(thread, build, terms)
-    if wait_s <= 0 or isinstance(outcome, Reserved):
+    if not wait_s > 0 or isinstance(outcome, Reserved):
         return outcome, liveness
     started = registry.host.now()
     with registry.store.join_line(thread, wait_s) as place:
@@ -57,11 +57,22 @@ def reserve_in_line(
 def _awaited(
     registry: ReserveDoors, thread: str, outcome: LiveOwner
 ) -> tuple[Subject | None, float]:
-    # Whose death would free the branch, and in how many seconds its TTL passes.
+    # Whose death would free the branch, and in how many seconds its TTL passes. Neither is
+    # waited for where it has come already and the branch is kept by something else.
     loaded, now = registry.store.peek(Keys(threads=(thread,)))
     claim = loaded.claims.get(thread)
-    if claim is not None and claim.holder is not None:
-        ttl = read_ttl(claim.holder, now)
-        left = max(ttl.left_s, 0.01) if ttl is not None else LOOK_EVERY_S
-        return claim.holder.subject(claim.fence), left
-    return (outcome.entry.subject() if outcome.entry is not None else None), LOOK_EVERY_S
+    holder = claim.holder if claim is not None else None
+    left_s = LOOK_EVERY_S
+    if holder is not None:
+        ttl = read_ttl(holder, now)
+        if ttl is not None and not ttl.has_passed:
+            left_s = max(ttl.left_s, 0.01)
+    if outcome.verdict is None or not outcome.verdict.is_alive:
+        return None, left_s
+    if outcome.entry is None:
+        return (
+            holder.subject(claim.fence) if holder is not None and claim is not None else None
+        ), left_s
+    if holder is not None and claim is not None and holder.session_id == outcome.entry.session_id:
+        return holder.subject(claim.fence), left_s
+    return outcome.entry.subject(), left_s
