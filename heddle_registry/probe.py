@@ -28,7 +28,7 @@ from heddle_registry.errors import UsageError
 from heddle_registry.home_files import HomeFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from heddle_registry.plugins import Plugins
     from heddle_registry.ports import Host, ProcessInfo
@@ -98,6 +98,7 @@ def probe_process(
     cwd: str = "",
     home: str | None = None,
     recorded_home: str = "",
+    home_of: Callable[[int], str | None] | None = None,
 ) -> ProbeResult:
     """Return the chain of actors around a process.
 
@@ -107,11 +108,12 @@ def probe_process(
     :param ancestors: live ancestors nearest first, beginning with the process itself
     :param payload: what a hook was given; ``event`` and ``harness`` say which hook it was
     :param home: the home directory; that of the variables when left out
+    :param home_of: what home an ancestor of that pid was started with, where that can be known: a
+        harness inside another may have been given one of its own
     """
     known = plugins.harnesses()
     home = environ.get("HOME", "") if home is None else home
     folders = [environ[name] for name in _FOLDER_VARIABLES if environ.get(name)]
-    files = HomeFiles(home, cwd, recorded_home=recorded_home, folders=folders)
     surroundings = locate(
         environ=environ,
         ancestors=ancestors,
@@ -128,6 +130,10 @@ def probe_process(
         if not layer.env_is_its_own:
             for name in layer.harness.variables():
                 seen.pop(name, None)
+        nearest = layer.processes[-1] if layer.processes else None
+        place = (nearest and nearest.cwd) or cwd
+        own_home = (home_of(nearest.pid) if home_of and nearest else None) or home
+        files = HomeFiles(own_home, cwd, recorded_home=recorded_home, folders=[*folders, place])
         probe = Probe(
             harness=layer.harness.name,
             env=seen,
@@ -136,8 +142,8 @@ def probe_process(
             processes=layer.processes,
             below=layer.below,
             innermost=innermost,
-            home=home,
-            cwd=cwd,
+            home=own_home,
+            cwd=place,
             files=files,
         )
         answer = plugins.identity(probe)
@@ -200,7 +206,19 @@ def probe_host(
         harness=harness,
         cwd=host.cwd(),
         home=host.home(),
+        home_of=_home_of,
     )
+
+
+def _home_of(pid: int) -> str | None:
+    """Return the home that a living process of ours was started with, on systems with /proc."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as variables:
+            found = variables.read(1_048_576).split(b"\0")
+    except OSError:
+        return None
+    homes = (v[5:] for v in found if v.startswith(b"HOME="))
+    return os.fsdecode(next(homes, b"")) or None
 
 
 def process_of(info: ProcessInfo) -> Process:
@@ -212,6 +230,7 @@ def process_of(info: ProcessInfo) -> Process:
         comm=info.comm,
         starttime=info.start_ticks,
         started_at=_started_at(info.start_ticks),
+        cwd=info.cwd or "",
     )
 
 
@@ -282,6 +301,7 @@ def _process(facts: Any) -> Process:
         exe=str(facts.get("exe") or ""),
         comm=str(facts.get("comm") or ""),
         starttime=started if isinstance(started, int) else None,
+        cwd=str(facts.get("cwd") or ""),
     )
 
 

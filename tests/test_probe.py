@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from heddle_registry.errors import UsageError
-from heddle_registry.probe import Link, probe_recorded
+from heddle_registry.probe import Link, _process, probe_process, probe_recorded
 from tests.plugins import recordings
 
 ROOT = Path(__file__).parents[1]
@@ -217,3 +217,35 @@ def test_a_live_process_is_found_below_a_real_harness_process(tmp_path: Path) ->
     everybody = [*result["chain"], *result["candidates"]]
     named = {x["native_actor_key"] for x in everybody if x["confidence"] > 0.5}
     assert "claude-code:session:leaked" not in named
+
+
+def test_an_outer_harness_is_looked_for_in_the_home_it_was_started_with(tmp_path: Path) -> None:
+    """Claude Code's sub-agent starts Codex with a home of its own."""
+    situation = recordings.inside(
+        recordings.command("claude-code", "sub", "child-0"),
+        recordings.command("codex", "shell", "two-0-a"),
+        tmp_path,
+    )
+    inner_home = recordings.home("codex")
+    result = probe_process(
+        environ=situation["environment"],
+        ancestors=[_process(facts) for facts in situation["ancestors"]],
+        plugins=PLUGINS,
+        home=inner_home,
+        home_of=lambda pid: recordings.home("claude-code") if pid == 8 else None,
+    )
+    assert [link.native_actor_key for link in result.chain] == [
+        "claude-code:session:c072d217-c527-4706-af07-e9001dcbf9ae",
+        "claude-code:agent:a6e8beb0b3bd107e1",
+        "codex:thread:01a2029f-a41d-7f40-b78d-0bfe9ed57cf0",
+    ]
+    assert result.actor.transcript.startswith(inner_home)
+
+
+def test_where_the_outer_harnesss_files_cannot_be_seen_its_session_is_only_probable(
+    tmp_path: Path,
+) -> None:
+    situation = recordings.command("claude-code", "sub", "child-0")
+    (link,) = ask({**situation, "home": str(tmp_path)}).chain
+    assert link.native_actor_key == "claude-code:session:c072d217-c527-4706-af07-e9001dcbf9ae"
+    assert link.confidence <= 0.75

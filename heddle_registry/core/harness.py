@@ -252,6 +252,7 @@ class Process:
     comm: str = ""
     starttime: int | None = None
     started_at: float | None = None
+    cwd: str = ""
 
     @property
     def script(self) -> str:

@@ -158,7 +158,8 @@ class _Session:
         }
         spawning = any(_open_calls(lines, _SPAWNERS) for lines in actors.values())
         if not agents and not spawning:
-            return self.root(source, DEFINITE)
+            # Where no transcript can be read there may be agents that nobody sees.
+            return self.root(source, DEFINITE if actors[None] or not self.path else PROBABLE)
         at_work = {name or "" for name, lines in actors.items() if _is_at_work(lines)}
         commands = [
             Command(name or "", text, running)

@@ -157,7 +157,9 @@ class _Chats:
         lately = [
             chat.id
             for chat in self.chats.values()
-            if started_at and (self.probe.files.modified_at(chat.path) or 0) >= started_at - 1
+            if started_at
+            and (self.probe.files.modified_at(chat.path) or 0) >= started_at - 1
+            and not self._has_ended(chat)
         ]
         if len(lately) == 1:
             return self.identity(lately[0], "transcript", PROBABLE)
@@ -166,6 +168,19 @@ class _Chats:
             confidence=PROBABLE,
             candidates=tuple(self.identity(one, "transcript", PROBABLE) for one in lately),
         )
+
+    def _has_ended(self, chat: _Chat) -> bool:
+        """Whether an agent has handed its task back. A session never has."""
+        if not chat.owner:
+            return False
+        for line in self.probe.last_lines(chat.path, 65_536, holding=("complete_task", "$set")):
+            change, calls = line.get("$set"), line.get("toolCalls")
+            if isinstance(change, dict) and "summary" in change:
+                return True
+            for call in calls if isinstance(calls, list) else ():
+                if isinstance(call, dict) and call.get("name") == "complete_task":
+                    return bool(call.get("result"))
+        return False
 
     def _lines(self, chat: _Chat) -> list[dict[str, Any]]:
         return self.probe.last_lines(chat.path, _TAIL_BYTES, holding=('"gemini"',))

@@ -39,6 +39,19 @@ def of_command(home: Path, *argv: str) -> Any:
     return probe_recorded(situation, PLUGINS)
 
 
+def live(home: Path, started_at: float = 1.0) -> Any:
+    """Probe as in a live command, where the processes' ages are known."""
+    return probe_process(
+        environ={"GEMINI_CLI": "1", "HOME": str(home)},
+        ancestors=[
+            Process(pid=9, argv=("make",), started_at=started_at),
+            Process(pid=8, argv=("node", "/x/gemini"), started_at=started_at),
+        ],
+        plugins=PLUGINS,
+        cwd="/home/dev/project",
+    )
+
+
 def keys(found: Any) -> list[str | None]:
     return [link.native_actor_key for link in found.chain]
 
@@ -63,17 +76,20 @@ def test_in_a_live_command_finished_ones_prove_nothing_but_a_lone_session_is_pro
 ) -> None:
     chat(tmp_path, "session-1-rrrrrrrr.jsonl", "rrrrrrrr-1", "make")
     for started_at, wanted in ((1.0, "gemini-cli:session:rrrrrrrr-1"), (9e9, None)):
-        found = probe_process(
-            environ={"GEMINI_CLI": "1", "HOME": str(tmp_path)},
-            ancestors=[
-                Process(pid=9, argv=("make",), started_at=started_at),
-                Process(pid=8, argv=("node", "/x/gemini"), started_at=started_at),
-            ],
-            plugins=PLUGINS,
-            cwd="/home/dev/project",
-        )
+        found = live(tmp_path, started_at)
         assert keys(found) == [wanted]
         assert found.actor.confidence <= 0.75
+
+
+def test_an_agent_at_work_makes_a_live_command_nobodys_and_a_finished_one_does_not(
+    tmp_path: Path,
+) -> None:
+    chat(tmp_path, "session-1-rrrrrrrr.jsonl", "rrrrrrrr-1")
+    chat(tmp_path, "rrrrrrrr-1/aa.jsonl", "aa")
+    assert keys(live(tmp_path)) == [None]
+    with (tmp_path / ".gemini/tmp/project/chats/rrrrrrrr-1/aa.jsonl").open("a") as file:
+        file.write('{"$set": {"summary": "done"}}\n')
+    assert keys(live(tmp_path)) == ["gemini-cli:session:rrrrrrrr-1"]
 
 
 def test_a_hook_that_outlived_the_program_still_names_its_session() -> None:

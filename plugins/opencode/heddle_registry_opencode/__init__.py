@@ -126,6 +126,10 @@ class _Store:
         winner = ran_by(commands, at_work, self.probe.below, last)
         if winner is not None:
             return self.identity(str(winner), "transcript", DEFINITE)
+        running = {str(command.actor) for command in commands if command.running}
+        if len(running) == 1:
+            # Written before it starts: what a wrapper made of its command line does not matter.
+            return self.identity(running.pop(), "transcript", PROBABLE)
         started_at = min((p.started_at for p in self.probe.processes if p.started_at), default=None)
         lately = [s for s, at in sessions.items() if started_at and at / 1000 >= started_at - 1]
         if len(lately) == 1:

@@ -61,6 +61,13 @@ def test_the_running_command_tells_which_session_of_three_deep_it_is(tmp_path: P
     assert keys(live(tmp_path, NOW_S - 60, "make", "x")) == wanted
 
 
+def test_the_only_command_that_runs_is_probably_ours_whatever_it_became(tmp_path: Path) -> None:
+    store(tmp_path, ("a", None), ("b", "a"), b="./wrapper")
+    found = live(tmp_path, NOW_S - 60, "python3", "unwrapped.py")
+    assert keys(found) == ["opencode:session:a", "opencode:session:b"]
+    assert found.actor.confidence <= 0.75
+
+
 def test_one_session_since_the_program_started_is_probable_two_are_candidates(
     tmp_path: Path,
 ) -> None:
