@@ -161,6 +161,8 @@ def load_plugins(
 ) -> Plugins:
     """Load the installed plugins that the switch and the pins let through.
 
+    Changes ``sys.path`` while it imports, so call it from one OS thread only.
+
     :param cache_file: where to keep the list of entry points; it is looked up again as soon as a
         package is installed or removed. None looks every time. It is ours to rewrite, may be lost,
         and failing to write it is no error.

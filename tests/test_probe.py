@@ -249,3 +249,12 @@ def test_where_the_outer_harnesss_files_cannot_be_seen_its_session_is_only_proba
     (link,) = ask({**situation, "home": str(tmp_path)}).chain
     assert link.native_actor_key == "claude-code:session:c072d217-c527-4706-af07-e9001dcbf9ae"
     assert link.confidence <= 0.75
+
+
+@pytest.mark.parametrize("harness", recordings.FOLDERS)
+def test_a_harness_may_be_called_by_its_short_name(harness: str) -> None:
+    name, situation = next(
+        (n, s) for n, s in recordings.hooks(harness) if s["payload"] or harness == "aider"
+    )
+    short = {**situation, "harness": recordings.FOLDERS[harness]}
+    assert ask(short).as_json() == ask(situation).as_json(), name

@@ -99,8 +99,8 @@ def locate(
     owner = next((h for h in ranked if declared and declared in {h.name, *h.aliases}), None)
     payload = payload or {}
     writer = _writer(payload, ranked)
-    if owner is not None and writer not in {None, owner}:
-        payload = {}  # a harness that runs another one's hooks, with its own payload
+    if (owner is not None and writer not in {None, owner}) or (declared and owner is None):
+        payload = {}  # a harness that runs another one's hooks, or one that nobody knows
     owner = owner or writer
     outermost_first = tuple(reversed(ancestors or ()))
     walled = _is_walled(outermost_first)

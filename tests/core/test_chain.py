@@ -123,6 +123,7 @@ def test_a_payload_goes_to_the_harness_whose_hook_it_is_and_to_no_other() -> Non
     assert chain(*stack, payload={"id": "x"}, declared="outer").target == 0
     assert chain("hook", "inner", "init", payload={"id": "x"}, declared="outer").target is None
     assert chain(*stack).target is None
+    assert chain(*stack, payload={"id": "x"}, declared="nobody-knows-it").target is None
 
 
 def test_a_hook_that_outlived_its_harness_is_believed_for_its_payload() -> None:
