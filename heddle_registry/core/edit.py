@@ -25,6 +25,7 @@ from heddle_registry.core.transaction import (
     PutEntry,
     RemoveEntry,
 )
+from heddle_registry.core.tree import ancestor_nodes, entries_by_actor
 from heddle_registry.errors import RegistryError, UnknownEntry, UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +45,17 @@ def _keep_granted(changed: AgentEntry, stored: AgentEntry | None) -> AgentEntry:
         return changed
     kept = (stored.extension if stored is not None else None) or EntryExtension()
     return changed.extended(**{name: getattr(kept, name) for name in _GRANTED})
+
+
+def _with_ancestors(entry: AgentEntry, loaded: Loaded) -> AgentEntry:
+    # Its parents may be pruned long before it ends; it keeps what the tree needs of them.
+    key = entry.native_parent_actor_key
+    if key is None or (entry.extension is not None and entry.extension.ancestors):
+        return entry
+    parent = entries_by_actor(loaded.entries.values()).get(key)
+    if parent is None or parent.session_id == entry.session_id:
+        return entry
+    return entry.extended(ancestors=ancestor_nodes(parent, loaded.entries))
 
 
 def _check_change(stored: AgentEntry, changed: AgentEntry, claim: Claim | None) -> None:
@@ -73,7 +85,7 @@ def decide_create(entry: AgentEntry, loaded: Loaded) -> Decision[AgentEntry | Id
     if entry.session_id in loaded.used_ids:
         return Decision(answer=IdTaken(entry.session_id))
     try:
-        new = check_entry(_keep_granted(entry, None))
+        new = check_entry(_with_ancestors(_keep_granted(entry, None), loaded))
     except RegistryError as error:
         return Decision(refusal=error)
     return Decision(answer=new, effects=(PutEntry(new),))
@@ -85,7 +97,8 @@ def decide_attach(entry: AgentEntry, loaded: Loaded) -> Decision[AgentEntry | Id
         return Decision(answer=IdTaken(entry.session_id))
     owner = entry.extension.owner if entry.extension is not None else None
     try:
-        new = check_entry(_keep_granted(entry, None).extended(owner=owner))
+        granted = _keep_granted(entry, None).extended(owner=owner)
+        new = check_entry(_with_ancestors(granted, loaded))
     except RegistryError as error:
         return Decision(refusal=error)
     return Decision(answer=new, effects=(PutEntry(new),))
@@ -101,7 +114,8 @@ def decide_save(entry: AgentEntry, loaded: Loaded, now: Instant) -> Decision[Age
     try:
         if stored is None:
             ended_at = entry.completed_at if entry.is_active else entry.completed_at or now.at
-            new = check_entry(_keep_granted(attrs.evolve(entry, completed_at=ended_at), None))
+            granted = _keep_granted(attrs.evolve(entry, completed_at=ended_at), None)
+            new = check_entry(_with_ancestors(granted, loaded))
             return Decision(answer=new, effects=(PutEntry(new),))
         claim = loaded.claim_on(stored.thread, now)
         if entry.status is stored.status:

@@ -29,7 +29,7 @@ from heddle_registry.core.transaction import (
     PutEntry,
     RemoveEntry,
 )
-from heddle_registry.core.tree import are_related, entries_by_actor
+from heddle_registry.core.tree import ancestor_nodes, are_related, entries_by_actor
 from heddle_registry.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -313,8 +313,7 @@ def _new_entry(request: ReserveRequest, loaded: Loaded, fence: int) -> AgentEntr
     )
     parent_key = entry.native_parent_actor_key
     if asker is not None:
-        kept = asker.extension.ancestors if asker.extension is not None else ()
-        extension = attrs.evolve(extension, ancestors=(*kept, asker.chain_node()))
+        extension = attrs.evolve(extension, ancestors=ancestor_nodes(asker, loaded.entries))
         parent_key = asker.native_actor_key
     return attrs.evolve(
         entry,

@@ -72,6 +72,17 @@ def _kept_ancestors(entry: AgentEntry, parent_key: str, seen: set[str]) -> Seque
     return [node for node in reversed(nodes) if node.session_id not in seen]
 
 
+def ancestor_nodes(
+    parent: AgentEntry, entries: Mapping[str, AgentEntry]
+) -> tuple[ActorChainNode, ...]:
+    """Return what a new child of ``parent`` keeps of its ancestry, root first, ``parent`` last.
+
+    ``entries``, by session id, hold the parent's living ancestors as far as they are to be found.
+    """
+    by_actor = entries_by_actor(entries.values())
+    return actor_chain(parent.session_id, {**entries, parent.session_id: parent}, by_actor)
+
+
 def are_related(one: AgentEntry, other: AgentEntry, by_actor: Mapping[str, AgentEntry]) -> bool:
     """Return whether one is the other, or its ancestor, by native keys or kept nodes."""
     by_session = {entry.session_id: entry for entry in (one, other, *by_actor.values())}

@@ -50,7 +50,7 @@ class EntryDoors(LookUps):
         for _ in range(MAX_ID_TRIES):
             entry = normalised(build(check_session_id(generate_id())))
             created = self._transact(
-                Keys(fresh_ids=(check_session_id(entry.session_id),)),
+                Keys(fresh_ids=(check_session_id(entry.session_id),), actors=_parent_of(entry)),
                 _creating(entry),
             )
             if isinstance(created, AgentEntry):
@@ -66,7 +66,7 @@ class EntryDoors(LookUps):
         entry = normalised(entry)
         check_session_id(entry.session_id)
         self._transact(
-            Keys(sessions=(entry.session_id,)),
+            Keys(sessions=(entry.session_id,), actors=_parent_of(entry)),
             lambda loaded, now, _facts: decide_save(entry, loaded, now),
         )
 
@@ -122,7 +122,11 @@ class EntryDoors(LookUps):
         for _ in range(MAX_ID_TRIES):
             new = normalised(build(self._new_id()))
             found = self._transact(
-                Keys(all_active=True, fresh_ids=(check_session_id(new.session_id),)),
+                Keys(
+                    all_active=True,
+                    fresh_ids=(check_session_id(new.session_id),),
+                    actors=_parent_of(new),
+                ),
                 partial(decide_find_or_create, matches, updated, new),
             )
             if not isinstance(found, IdTaken):
@@ -157,6 +161,11 @@ def _creating(
     entry: AgentEntry,
 ) -> Callable[[Loaded, Instant, Facts], Decision[AgentEntry | IdTaken]]:
     return lambda loaded, _now, _facts: decide_create(entry, loaded)
+
+
+def _parent_of(entry: AgentEntry) -> tuple[str, ...]:
+    key = entry.native_parent_actor_key
+    return () if key is None else (key,)
 
 
 def status_named(status: AgentStatus | str) -> AgentStatus:
