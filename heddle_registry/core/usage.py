@@ -59,8 +59,8 @@ class UsageRecord(NamedTuple):
     replayed: bool = False
     """A copy of another actor's history (fork, resume). Alone it counts for nobody."""
     weight: int = 0
-    """Among records with one id, the numbers of the heaviest count, and its actor owns it;
-    among equals the larger numbers, and the source that began first."""
+    """Among records with one id, the numbers of the heaviest count, and its actor owns it; among
+    equals the largest numbers, and the source that began first."""
     cache_creation_1h: int = 0
     """The part of ``cache_creation`` that was written for an hour (priced apart)."""
     requests: int = 1
@@ -153,15 +153,21 @@ def instant_s(at: str | float | None) -> float:
         return 0.0
 
 
-def _numbers(record: UsageRecord) -> tuple[int | str, ...]:
-    cost, reasoning = record.cost_micros_usd, record.reasoning
+def _size(record: UsageRecord) -> tuple[int, ...]:
     return (
+        not record.replayed,
         record.weight,
         record.input + record.cache_creation + record.cache_read + record.output,
         record.output,
         record.input,
         record.cache_creation,
         record.cache_creation_1h,
+    )
+
+
+def _details(record: UsageRecord) -> tuple[int | str, ...]:
+    cost, reasoning = record.cost_micros_usd, record.reasoning
+    return (
         -1 if cost is None else cost,
         -1 if reasoning is None else reasoning,
         record.requests,
@@ -169,26 +175,27 @@ def _numbers(record: UsageRecord) -> tuple[int | str, ...]:
     )
 
 
-def _claim(record: UsageRecord) -> tuple[bool, int, bool, str]:
-    return record.replayed, -record.weight, record.actor is None, record.actor or ""
-
-
 def join_records(one: UsageRecord, other: UsageRecord) -> UsageRecord:
-    """Join two records of one id. The numbers are the heavier's, then the larger's.
+    """Join two records of one id: one that is no replay wins, then the heavier, then the larger.
 
-    Commutative, associative and idempotent. The actor is that of the better claim (not a replay,
-    heavier); of equal claims within one source the smaller name, and where two sources claim it
-    the caller settles by `owns_before`.
+    Commutative, associative and idempotent. The winner gives numbers and model; of actors with
+    equal claims within one source the smaller name counts, and where two sources claim a record
+    the caller settles it by `owns_before`. Tool calls are the most that any of them tells.
     """
-    ours, theirs = _numbers(one), _numbers(other)
-    winner, loser = (one, other) if ours >= theirs else (other, one)
+    ours, theirs = _size(one), _size(other)
+    if ours == theirs:
+        winner = one if _details(one) >= _details(other) else other
+    else:
+        winner = one if ours > theirs else other
+    actor = winner.actor
+    if ours[:2] == theirs[:2] and one.actor != other.actor:
+        actor = min(name for name in (one.actor, other.actor) if name is not None)
     return winner._replace(
         tool_calls=max(one.tool_calls, other.tool_calls),
         at=min((at for at in (one.at, other.at) if at is not None), key=instant_s, default=None),
-        model=winner.model or loser.model,
-        lower_bound=winner.lower_bound or (loser.lower_bound and ours[:3] == theirs[:3]),
-        replayed=one.replayed and other.replayed,
-        actor=min(one, other, key=_claim).actor,
+        lower_bound=winner.lower_bound
+        or (ours == theirs and (one.lower_bound or other.lower_bound)),
+        actor=actor,
     )
 
 

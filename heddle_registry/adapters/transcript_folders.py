@@ -1,0 +1,109 @@
+"""Which files of a folder are transcripts, and which belong to one session's family.
+
+Layouts as the harnesses write them (``FORMATS`` in the docs). A harness that is not in the table
+keeps ``*.jsonl``. Looks at names, and at the first 4 KB of a candidate where the name does not
+tell whose child it is. Blocking; follows no links.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_TRANSCRIPTS: Final[Mapping[str, str]] = {
+    "claude-code": r"\.jsonl$",
+    "codex": r"/rollout-[^/]*\.jsonl$",
+    "gemini-cli": r"/chats/.*\.jsonl?$",
+    "qwen-code": r"/(chats|subagents)/.*(?<!runtime)\.jsonl$",
+    "copilot-cli": r"/events\.jsonl$",
+    "opencode": r"/opencode(-[^/]*)?\.db$",
+    "aider": r"/\.aider\.chat\.history\.md$",
+}
+_ROOTS: Final[Mapping[str, str]] = {"claude-code": "projects", "pi": "sessions"}
+"""Where a harness's home is given, only this folder of it holds transcripts."""
+_HEAD_BYTES: Final = 4096
+_SESSION_ID: Final = re.compile(rb'"sessionId"\s*:\s*"([^"]+)"')
+
+
+def discover(harness: str, path: str) -> list[str]:
+    """Return the transcripts that a path stands for, in order of their names.
+
+    A folder: every transcript below it. A file: itself and its sub-agents'. Nothing there: the
+    path itself, so that the reader can report it.
+    """
+    path = os.path.abspath(path)
+    if os.path.isdir(path):
+        found = sorted(_below(harness, path))
+        return found or [path]
+    return [path, *sorted(_family(harness, path))]
+
+
+def _below(harness: str, folder: str) -> Iterator[str]:
+    root = os.path.join(folder, _ROOTS.get(harness, ""))
+    if harness == "opencode" and _is_storage(folder):
+        yield folder
+        return
+    wanted = re.compile(_TRANSCRIPTS.get(harness, r"\.jsonl$"))
+    for inner, _, names in os.walk(root if os.path.isdir(root) else folder):
+        for name in names:
+            file = f"{inner}/{name}"
+            if wanted.search(file):
+                yield file
+    if harness == "opencode" and _is_storage(os.path.join(folder, "storage")):
+        yield os.path.join(folder, "storage")
+
+
+def _is_storage(folder: str) -> bool:
+    if os.path.isdir(os.path.join(folder, "message")):
+        return True
+    return os.path.basename(os.path.dirname(folder)) == "message"
+
+
+def _family(harness: str, path: str) -> Iterator[str]:
+    folder, name = os.path.split(path)
+    stem = name.partition(".")[0]
+    if harness == "claude-code":
+        for inner, _, names in os.walk(os.path.join(folder, stem, "subagents")):
+            yield from (f"{inner}/{one}" for one in names if one.endswith(".jsonl"))
+        # Until 2.0 the sub-agents' files lay beside all sessions of the project.
+        for one in _names(folder):
+            if one.startswith("agent-") and one.endswith(".jsonl") and one != name:
+                session = _SESSION_ID.search(_head(os.path.join(folder, one)))
+                if session is not None and session[1].decode("utf-8", "replace") == stem:
+                    yield os.path.join(folder, one)
+    elif harness == "codex":
+        thread = re.search(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$", stem)
+        for one in _names(folder) if thread else ():
+            if one != name and one.startswith("rollout-"):
+                file = os.path.join(folder, one)
+                if thread is not None and thread[0].encode() in _head(file):
+                    yield file
+    elif harness == "gemini-cli":
+        found = _SESSION_ID.search(_head(path))
+        if found is not None:
+            children = os.path.join(folder, found[1].decode("utf-8", "replace"))
+            yield from (os.path.join(children, one) for one in _names(children))
+    elif harness == "qwen-code":
+        children = os.path.join(os.path.dirname(folder), "subagents", stem)
+        yield from (
+            os.path.join(children, one) for one in _names(children) if one.endswith(".jsonl")
+        )
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _head(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_HEAD_BYTES)
+    except OSError:
+        return b""

@@ -1,0 +1,381 @@
+"""Read transcripts: only what is new, only complete lines, never more memory than one line.
+
+A `TranscriptSource` is what a plugin's ``heddle_usage`` gets. It knows where the last read ended
+(`Position`, kept by ``usage_state``), notices files that were rewritten, replaced, rotated or
+shrunk, waits for a torn last line, takes apart glued records, and turns what cannot be read into
+a fault of that source alone. Blocking; not thread-safe: one source, one reader.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+BLOCK_BYTES: Final = 1 << 18
+MAX_LINE_BYTES: Final = 16 << 20
+"""A longer line is skipped with a fault: it would cost several times its size in memory."""
+MAX_GLUED_STARTS: Final = 64
+_TAIL_BYTES: Final = 1024
+_SAMPLES: Final = 4
+_SAMPLE_BYTES: Final = 128
+
+
+@attrs.frozen(kw_only=True)
+class SourceFault:
+    """What could not be read of one source. The totals of all others stand."""
+
+    path: str
+    code: str
+    """``missing``, ``unreadable``, ``not_a_file``, ``binary``, ``line_too_long``, ``unparsable``,
+    ``torn``, ``plugin``, ``no_reader`` or a plugin's own."""
+    detail: str
+
+
+class Position(NamedTuple):
+    """How far a file was read, and enough to tell whether it is still that file."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    offset: int = 0
+    check: str = ""
+    """A digest of samples of the bytes before ``offset``."""
+    skipping: bool = False
+    """``offset`` lies inside a line that is too long."""
+    whole: bool = False
+    """The file is one document: any change means to read it again from its beginning."""
+    companion: tuple[int, int] = (0, 0)
+    """Size and mtime of a SQLite write-ahead log beside it."""
+
+    @property
+    def stamp(self) -> str:
+        """All that tells whether the file was touched, as one text."""
+        log = f" {self.companion[0]} {self.companion[1]}" if self.companion[0] else ""
+        return f"{self.device} {self.inode} {self.size} {self.mtime_ns} {self.ctime_ns}{log}"
+
+
+def look(path: str) -> Position | None:
+    """Return a fresh position at the beginning of the file as it is now; None if it is gone."""
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    companion = (0, 0)
+    if path.endswith(".db"):
+        try:
+            log = os.stat(path + "-wal")
+            companion = (log.st_size, log.st_mtime_ns)
+        except OSError:
+            pass
+    return Position(
+        device=found.st_dev,
+        inode=found.st_ino,
+        size=found.st_size,
+        mtime_ns=found.st_mtime_ns,
+        ctime_ns=found.st_ctime_ns,
+        companion=companion,
+    )
+
+
+def continues(before: Position, now: Position, path: str) -> bool:
+    """Tell whether a file that was touched is still the one read before, perhaps longer.
+
+    If not, it was rewritten, replaced or shrunk. Reads some 2 KB: samples of the bytes before the
+    last offset, so that an append costs nothing more.
+    """
+    if (before.device, before.inode) != (now.device, now.inode):
+        return False
+    if before.whole or now.size < before.offset:
+        return False
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return _check(file.fileno(), before.offset) == before.check
+    except OSError:
+        return True  # the read itself will tell what is wrong
+
+
+def _check(descriptor: int, offset: int) -> str:
+    if not offset:
+        return ""
+    from hashlib import blake2b
+
+    digest = blake2b(digest_size=12)
+    for sample in range(_SAMPLES):
+        start = offset * sample // _SAMPLES
+        digest.update(os.pread(descriptor, min(_SAMPLE_BYTES, offset - start), start))
+    start = max(0, offset - _TAIL_BYTES)
+    digest.update(os.pread(descriptor, offset - start, start))
+    return digest.hexdigest()
+
+
+@cache
+def json_parser() -> Callable[[bytes | bytearray], Any]:
+    """Return orjson's parser where it is installed (the extra ``fast``), else the standard one."""
+    try:
+        import orjson
+    except ImportError:
+        import json
+
+        return json.loads
+    return orjson.loads  # type: ignore[no-any-return,unused-ignore]
+
+
+class TranscriptSource:
+    """One transcript as a plugin sees it.
+
+    A plugin reads it by *one* of `lines`, `json_lines` (append-only files: new complete lines
+    only), `document` (one JSON document, rewritten as a whole) or, for a folder or database,
+    by ``path`` itself. ``memory`` is a JSON-able dict that comes back at the next read: current
+    model, running state. `declare` names the actor that records without an ``actor`` belong to.
+    """
+
+    def __init__(
+        self,
+        harness: str,
+        path: str,
+        *,
+        position: Position | None = None,
+        memory: dict[str, Any] | None = None,
+        progress: Callable[[int], None] | None = None,
+        buffer: bytearray | None = None,
+    ) -> None:
+        self.harness = harness
+        self.path = path
+        self.position = position
+        self.memory: dict[str, Any] = {} if memory is None else memory
+        self.line_at = 0
+        """Byte offset of the line being looked at."""
+        self.line_bytes = 0
+        """Length of the line being looked at."""
+        self.faults: list[SourceFault] = []
+        self.actor: str | None = self.memory.get("_actor")
+        self.parents: dict[str, str] = dict(self.memory.get("_parents", {}))
+        self._progress = progress
+        self._buffer = bytearray(BLOCK_BYTES) if buffer is None else buffer
+        self._loads = json_parser()
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the source is a folder of files rather than one file."""
+        return os.path.isdir(self.path)
+
+    def declare(self, actor: str, parent: str | None = None) -> None:
+        """Name whose transcript this is, and its parent where the transcript tells.
+
+        Both as ``kind:id``, e.g. ``session:…``, ``agent:…``. Naming another actor later changes
+        only the records that follow.
+        """
+        self.actor = actor
+        self.memory["_actor"] = actor
+        if parent is not None and parent != actor:
+            self.link(actor, parent)
+
+    def link(self, actor: str, parent: str) -> None:
+        """Tell that an actor of this file is a child of another."""
+        if self.parents.get(actor) != parent:
+            self.parents[actor] = parent
+            self.memory["_parents"] = self.parents
+
+    def fault(self, code: str, detail: str) -> None:
+        """Report something that could not be read. Only the first of each code is kept."""
+        if all(code != known.code for known in self.faults):
+            self.faults.append(SourceFault(path=self.path, code=code, detail=detail))
+
+    def head(self, size: int = 1 << 16) -> bytes:
+        """Return the file's first bytes, without moving the position."""
+        with open(self.path, "rb") as file:
+            return file.read(size)
+
+    def lines(self, *needles: bytes) -> Iterator[bytes]:
+        """Yield each new, complete line that contains one of the needles (all, if none given).
+
+        Without its line end. A last line that has none waits for the next read.
+        """
+        for block, limit, base in self._blocks():
+            for start, end in _hits(block, limit, needles):
+                self.line_at, self.line_bytes = base + start, end - start
+                yield bytes(block[start:end])
+
+    def json_lines(self, *needles: bytes) -> Iterator[dict[str, Any]]:
+        r"""Yield the JSON objects of each new, complete line that contains one of the needles.
+
+        A needle must be bytes that every wanted record has and that JSON cannot hold in another
+        spelling: a key or value *with* its quotes, without what follows (``"usage"``, not
+        ``"usage":{``). Inside strings quotes are escaped, so a text that talks about ``"usage"``
+        does not match. Records glued onto one line are yielded one by one. A last line without
+        a line end is yielded if it is a complete object: nothing can follow that belongs to it.
+        """
+        loads = self._loads
+        for block, limit, base in self._blocks(tail=True):
+            for start, end in _hits(block, limit, needles):
+                self.line_at, self.line_bytes = base + start, end - start
+                line = block[start:end]
+                try:
+                    record = loads(line)
+                except ValueError:
+                    yield from self._unglue(line)
+                    continue
+                if type(record) is dict:
+                    yield record
+
+    def _unglue(self, line: bytearray) -> Iterator[dict[str, Any]]:
+        # A torn write leaves a fragment with the next record glued to it. A record starts at a
+        # brace that is not the value of a key and not an element of a list.
+        import json
+        import re
+
+        text = line.decode("utf-8", "replace").lstrip("\ufeff \t\r")
+        decoder = json.JSONDecoder(strict=False)
+        starts = re.compile(r'(?<![:,\[\s\\])\s*(\{\s*")')
+        at = tried = found = 0
+        while at < len(text) and tried < MAX_GLUED_STARTS:
+            tried += 1
+            try:
+                record, after = decoder.raw_decode(text, at)
+            except (ValueError, RecursionError):
+                following = starts.search(text, at + 1)
+                if following is None:
+                    break
+                at = following.start(1)
+                continue
+            if type(record) is dict:
+                found += 1
+                yield record
+            at = after
+            while at < len(text) and text[at].isspace():
+                at += 1
+        if not found and text.strip():
+            self.fault("unparsable", f"the line at byte {self.line_at} is no JSON; it was left out")
+
+    def document(self, *arrays: str) -> Iterator[tuple[str, Any]]:
+        """Yield the members of a file that is one JSON object, in order, as ``(key, value)``.
+
+        A member named in ``arrays`` is yielded element by element, so a document of any size is
+        read in little memory. A document that ends too early gives what is complete and a fault.
+        """
+        from heddle_registry.adapters.json_stream import object_members
+
+        if self.position is not None:
+            self.position = self.position._replace(whole=True)
+        with self._open() as file:
+            try:
+                yield from object_members(file, arrays, MAX_LINE_BYTES, self._progress)
+            except ValueError as error:
+                self.fault("torn", str(error))
+
+    def _open(self) -> Any:
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise NotAFileError(self.path)
+        return open(descriptor, "rb", buffering=0)
+
+    def _blocks(self, *, tail: bool = False) -> Iterator[tuple[bytearray, int, int]]:
+        """Yield ``(buffer, limit, offset)``: complete lines up to ``limit``; keep the position.
+
+        The buffer is used again for the next block, and grows only for a line that fills it.
+        """
+        position = self.position or look(self.path)
+        if position is None:
+            raise FileNotFoundError(self.path)
+        offset, skipping, filled = position.offset, position.skipping, 0
+        with self._open() as file:
+            if offset:
+                file.seek(offset)
+            buffer = self._buffer
+            while size := file.readinto(memoryview(buffer)[filled:]):
+                if self._progress is not None:
+                    self._progress(size)
+                if buffer.find(0, filled, filled + size) >= 0:
+                    self.fault("binary", f"zero bytes after byte {offset}: this is no text")
+                    break
+                cut = buffer.rfind(b"\n", filled, filled + size) + 1
+                filled += size
+                if skipping:
+                    found = buffer.find(b"\n", 0, filled) + 1
+                    skipping = not found
+                    size = found or filled
+                    offset += size
+                    buffer[: filled - size] = buffer[size:filled]
+                    filled, cut = filled - size, max(0, cut - size)
+                if cut:
+                    yield buffer, cut, offset
+                    offset += cut
+                    # Not `del buffer[:cut]`, which would make the buffer smaller.
+                    buffer[: filled - cut] = buffer[cut:filled]
+                    filled -= cut
+                elif filled == len(buffer):
+                    if filled > MAX_LINE_BYTES:
+                        self.fault("line_too_long", f"the line at byte {offset} was left out")
+                        offset, filled, skipping = offset + filled, 0, True
+                    else:
+                        if buffer is self._buffer:
+                            buffer = bytearray(buffer)  # the shared one stays small
+                        buffer.extend(bytes(filled))
+            else:
+                if tail and filled and self._is_object(buffer[:filled]):
+                    yield buffer, filled, offset
+                    offset += filled
+            self.position = position._replace(
+                offset=offset, skipping=skipping, check=_check(file.fileno(), offset)
+            )
+
+    def _is_object(self, text: bytearray) -> bool:
+        if not text.rstrip().endswith(b"}"):
+            return False
+        try:
+            return type(self._loads(text)) is dict
+        except ValueError:
+            return False
+
+
+class NotAFileError(OSError):
+    """A transcript's path names a FIFO, device or folder where a file was expected."""
+
+
+def _hits(block: bytearray, limit: int, needles: tuple[bytes, ...]) -> Iterator[tuple[int, int]]:
+    """Yield the bounds of each line that contains a needle, jumping over all others."""
+    find, rfind = block.find, block.rfind
+    if len(needles) == 1:  # the hot case, without the bookkeeping below
+        needle = needles[0]
+        at = find(needle, 0, limit)
+        while at >= 0:
+            start = rfind(b"\n", 0, at) + 1
+            stop = find(b"\n", at, limit)
+            if stop < 0:
+                stop = limit
+            yield start, stop
+            at = find(needle, stop, limit)
+        return
+    if not needles:
+        start = 0
+        while start < limit:
+            stop = find(b"\n", start, limit)
+            if stop < 0:
+                stop = limit
+            if stop > start:
+                yield start, stop
+            start = stop + 1
+        return
+    heads = [(at, needle) for needle in needles if (at := find(needle, 0, limit)) >= 0]
+    while heads:
+        at, _ = min(heads)
+        start = rfind(b"\n", 0, at) + 1
+        stop = find(b"\n", at, limit)
+        if stop < 0:
+            stop = limit
+        yield start, stop
+        heads = [
+            (head, needle)
+            for old, needle in heads
+            if (head := old if old > stop else find(needle, stop, limit)) >= 0
+        ]

@@ -1,0 +1,351 @@
+"""From transcripts to totals per actor: positions, joins, faults, prices."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final, Protocol
+
+import attrs
+
+from heddle_registry.adapters.transcripts import (
+    BLOCK_BYTES,
+    NotAFileError,
+    Position,
+    SourceFault,
+    TranscriptSource,
+    continues,
+    look,
+)
+from heddle_registry.core.usage import (
+    UsageCounter,
+    UsageRecord,
+    UsageTotals,
+    counter_delta,
+    instant_s,
+    join_records,
+    sum_totals,
+    totals_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from heddle_registry.adapters.usage_state import KnownSource, UsageState
+    from heddle_registry.core.usage import UsageGroup
+
+    Records = Callable[[TranscriptSource], Iterable[UsageRecord | UsageCounter] | None]
+    Source = tuple[str, str, str | None]
+
+FLUSH_RECORDS: Final = 20_000
+"""Records held in memory before they are joined with the stored ones (about 10 MB)."""
+
+
+class Prices(Protocol):
+    """What a price adapter answers; `prices.GenaiPrices` is the one we ship."""
+
+    def estimate(self, harness: str, group: UsageGroup) -> int | None:
+        """Return the cost of a group in millionths of a US dollar; None where it is unknown."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class UsageRow:
+    """One actor's own usage (never its children's)."""
+
+    actor: str
+    """The native key, ``harness:kind:id``; ``harness:path:…`` where the transcript names nobody."""
+    harness: str
+    parent: str | None
+    """The native key of the parent, where a transcript tells."""
+    sources: tuple[str, ...]
+    totals: UsageTotals
+    by_model: Mapping[str | None, UsageTotals]
+
+
+@attrs.frozen(kw_only=True)
+class UsageReport:
+    """What `read_usage` found. ``faults`` names the sources that could not be read in full."""
+
+    rows: tuple[UsageRow, ...]
+    faults: tuple[SourceFault, ...]
+    totals: UsageTotals
+
+    def parents(self) -> dict[str, str | None]:
+        """Return each row's parent, as `core.usage.roll_up` wants it."""
+        return {row.actor: row.parent for row in self.rows}
+
+
+def read_usage(
+    sources: Sequence[Source],
+    readers: Mapping[str, Records],
+    state_dir: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    since_s: float | None = None,
+    prices: Prices | None = None,
+) -> UsageReport:
+    """Read what is new in each source and return the totals of every actor they hold.
+
+    ``sources`` are ``(harness, path, actor key or None)``; the key names the actor of a transcript
+    that names none itself. ``readers`` maps a harness to its plugin's ``heddle_usage``. With a
+    ``state_dir`` the next read goes on where this one ended; where it cannot be written, or None,
+    everything is read each time. ``progress`` is called with bytes read and bytes to read (an
+    upper bound). ``since_s`` counts only records at or after that instant.
+
+    Nothing raises because of a transcript or a plugin: that is a `SourceFault`. A source that is
+    gone keeps the totals it had. Blocks for the time of the reading, and for another reader of
+    the same state; both then find the same totals.
+    """
+    import sqlite3
+
+    from heddle_registry.adapters.usage_state import STATE_FILE, remove_state
+
+    if state_dir is not None:
+        path = os.path.join(os.fspath(state_dir), STATE_FILE)
+        for attempt in range(2):
+            try:
+                return _run(path, sources, readers, progress, since_s, prices)
+            except sqlite3.OperationalError:  # no permission, no folder, no space, no lock
+                break
+            except sqlite3.DatabaseError:
+                if not attempt:
+                    remove_state(path)
+    return _run(None, sources, readers, progress, since_s, prices)
+
+
+def _run(
+    path: str | None,
+    sources: Sequence[Source],
+    readers: Mapping[str, Records],
+    progress: Callable[[int, int], None] | None,
+    since_s: float | None,
+    prices: Prices | None,
+) -> UsageReport:
+    from heddle_registry.adapters.usage_state import UsageState
+
+    state = UsageState(path)
+    try:
+        return _Reading(state, readers, progress).run(sources, since_s, prices)
+    finally:
+        state.close()
+
+
+class _StateBroken(Exception):
+    """The state, not the source, is at fault."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class _Actors(dict[str | None, int]):
+    """Actor numbers by the name that a record gives; None is the source's own."""
+
+    def __init__(self, state: UsageState, harness: str, source: int, own: str) -> None:
+        self._state, self._harness, self._source, self._own = state, harness, source, own
+
+    def __missing__(self, name: str | None) -> int:
+        key = self._own if name is None else f"{self._harness}:{name}"
+        number = self[name] = self._state.records.actor(self._harness, key, self._source)
+        return number
+
+
+class _Reading:
+    def __init__(
+        self,
+        state: UsageState,
+        readers: Mapping[str, Records],
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self._state = state
+        self._readers = readers
+        self._progress = progress
+        self._buffer = bytearray(BLOCK_BYTES)
+        self._done = 0
+        self._whole = 0
+        self._faults: list[SourceFault] = []
+
+    def run(
+        self, sources: Sequence[Source], since_s: float | None, prices: Prices | None
+    ) -> UsageReport:
+        state = self._state
+        state.begin()
+        keys = {(harness, os.path.abspath(path)): key for harness, path, key in sources}
+        looks = {named: look(named[1]) for named in keys}
+        self._whole = sum(now.size for now in looks.values() if now is not None)
+        numbers: dict[int, str] = {}
+        again: list[tuple[str, str]] = []
+        stamps = state.stamps(keys)
+        for named, now in looks.items():
+            number, stamp = stamps.get(named, (0, ""))
+            if now is None or now.stamp != stamp or os.path.isdir(named[1]):
+                known = state.source(*named) if number else None
+                number = self._read(*named, keys[named], now, known, again)
+            if number:
+                numbers[number] = named[1]
+        while again:  # sources that share records with one that was rewritten
+            harness, path = again.pop()
+            known = state.source(harness, path)
+            if known is None or known.position is not None:
+                continue
+            faults = len(self._faults)
+            self._read(harness, path, keys.get((harness, path)), look(path), known, again)
+            if (harness, path) not in keys:
+                del self._faults[faults:]
+        rows = self._rows(numbers, since_s, prices)
+        state.commit()
+        return UsageReport(
+            rows=rows,
+            faults=tuple(dict.fromkeys(self._faults)),
+            totals=sum_totals(row.totals for row in rows),
+        )
+
+    def _rows(
+        self, numbers: Mapping[int, str], since_s: float | None, prices: Prices | None
+    ) -> tuple[UsageRow, ...]:
+        rows = []
+        for key, harness, parent, held_by, groups in self._state.records.groups(numbers, since_s):
+            by_model: dict[str | None, UsageTotals] = {}
+            for group in groups:
+                estimate = None
+                if not group.costed and prices is not None:
+                    estimate = prices.estimate(harness, group)
+                totals, held = totals_of(group, estimate), by_model.get(group.model)
+                by_model[group.model] = totals if held is None else held + totals
+            rows.append(
+                UsageRow(
+                    actor=key,
+                    harness=harness,
+                    parent=parent,
+                    sources=tuple(sorted(numbers[number] for number in held_by)),
+                    totals=sum_totals(by_model.values()),
+                    by_model=by_model,
+                )
+            )
+        return tuple(sorted(rows, key=lambda row: row.actor))
+
+    def _read(
+        self,
+        harness: str,
+        path: str,
+        key: str | None,
+        now: Position | None,
+        known: KnownSource | None,
+        again: list[tuple[str, str]],
+    ) -> int:
+        """Bring one source up to date and return its number; 0 if nothing is known of it."""
+        reader = self._readers.get(harness)
+        if now is None or reader is None:
+            if now is not None:
+                detail = f"no plugin reads the transcripts of {harness!r}"
+            elif known is not None:
+                detail = "it is gone; its totals are those of the last read"
+            else:
+                detail = "there is no such file"
+            code = "missing" if now is None else "no_reader"
+            self._faults.append(SourceFault(path=path, code=code, detail=detail))
+            return known.source if known else 0
+        if known is not None and known.position is not None:
+            held = known.position
+            if held.stamp == now.stamp and not os.path.isdir(path):
+                self._faults += known.faults
+                return known.source
+            if continues(held, now, path):
+                now = now._replace(offset=held.offset, check=held.check, skipping=held.skipping)
+            else:
+                again += self._state.forget(known)
+        self._state.savepoint()
+        try:
+            known = known or self._state.add_source(harness, path, now.mtime_ns)
+            self._fold(reader, harness, path, key, known, now)
+        except _StateBroken as error:
+            raise error.cause from error
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything, at its own cost
+            # The position stays where it was: the next read tries again.
+            self._state.rollback()
+            code, detail = "plugin", f"{type(error).__name__}: {error}"
+            if isinstance(error, OSError):
+                code = "not_a_file" if isinstance(error, NotAFileError) else "unreadable"
+                detail = error.strerror or str(error)
+            self._faults.append(SourceFault(path=path, code=code, detail=detail))
+            found = self._state.source(harness, path)
+            return found.source if found else 0
+        self._state.release()
+        return known.source
+
+    def _fold(
+        self,
+        reader: Records,
+        harness: str,
+        path: str,
+        key: str | None,
+        known: KnownSource,
+        now: Position,
+    ) -> None:
+        source = TranscriptSource(
+            harness,
+            path,
+            position=now,
+            memory=known.memory,
+            progress=self._advance if self._progress is not None else None,
+            buffer=self._buffer,
+        )
+        source.faults = [fault for fault in known.faults if now.offset]
+        series: dict[str, list[int]] = source.memory.setdefault("_series", {})
+        actors = _Actors(self._state, harness, known.source, key or f"{harness}:path:{path}")
+        pending: dict[str, UsageRecord] = {}
+        for answer in reader(source) or ():
+            record: UsageRecord | None
+            if type(answer) is UsageRecord:
+                record = answer
+            elif isinstance(answer, UsageCounter):
+                record, series[answer.series] = counter_delta(answer, series.get(answer.series))
+                if record is None:
+                    continue
+            else:
+                wrong = type(answer).__name__
+                raise TypeError(f"heddle_usage answered {wrong}, not UsageRecord or UsageCounter")
+            if record.actor is None and source.actor is not None:
+                record = record._replace(actor=source.actor)
+            if not known.began and record.at is not None:
+                known.began = instant_s(record.at)
+            held = pending.get(record.id)
+            pending[record.id] = record if held is None else join_records(held, record)
+            if len(pending) >= FLUSH_RECORDS:
+                self._flush(source, known, pending, actors)
+        self._flush(source, known, pending, actors)
+        if not series:
+            del source.memory["_series"]
+        named = [source.actor] if source.actor is not None else []
+        for name in (*named, *source.parents):  # an actor without usage yet is an answer too
+            self._state.records.actor(harness, f"{harness}:{name}", known.source, told=True)
+        for child, parent in source.parents.items():
+            self._state.records.link(f"{harness}:{child}", f"{harness}:{parent}")
+        known.position, known.memory, known.faults = source.position, source.memory, source.faults
+        self._faults += source.faults
+        self._state.save_source(known)
+
+    def _flush(
+        self,
+        source: TranscriptSource,
+        known: KnownSource,
+        pending: dict[str, UsageRecord],
+        actors: Mapping[str | None, int],
+    ) -> None:
+        if not pending:
+            return
+        document = source.position is not None and source.position.whole
+        import sqlite3
+
+        try:
+            self._state.records.join(
+                known.source, known.rank(source.path), pending.values(), actors, document=document
+            )
+        except sqlite3.Error as error:
+            raise _StateBroken(error) from error
+        pending.clear()
+
+    def _advance(self, size: int) -> None:
+        self._done += size
+        assert self._progress is not None  # noqa: S101 - else it is not handed out
+        self._progress(self._done, max(self._whole, self._done))

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from heddle_registry_codex.usage import records
+
+from heddle_registry.adapters.usage_reader import read_usage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def usage(output: int, given: int = 0, cached: int = 0) -> dict[str, int]:
+    return {
+        "input_tokens": given,
+        "cached_input_tokens": cached,
+        "output_tokens": output,
+        "reasoning_output_tokens": 0,
+    }
+
+
+def at(second: float) -> str:
+    return f"2026-01-01T00:{int(second) // 60:02}:{second % 60:06.3f}Z"
+
+
+def meta(thread: str, second: float = 0, **more: Any) -> dict[str, Any]:
+    payload = {"id": thread, "timestamp": at(second), **more}
+    return {"timestamp": at(second), "type": "session_meta", "payload": payload}
+
+
+def turn(second: float, model: str = "gpt-x") -> dict[str, Any]:
+    return {"timestamp": at(second), "type": "turn_context", "payload": {"model": model}}
+
+
+def count(second: float, total: dict[str, int] | None, last: Any = None) -> dict[str, Any]:
+    info = None if total is None else {"total_token_usage": total, "last_token_usage": last}
+    payload = {"type": "token_count", "info": info}
+    return {"timestamp": at(second), "type": "event_msg", "payload": payload}
+
+
+def told(second: float, thread: str, response: str, total: Any, last: Any) -> dict[str, Any]:
+    payload = {
+        "thread_id": thread,
+        "response_id": response,
+        "usage": last,
+        "thread_token_usage": total,
+    }
+    return {"timestamp": at(second), "type": "token_usage_record", "payload": payload}
+
+
+def call(second: float, name: str, kind: str = "function_call") -> dict[str, Any]:
+    payload = {"type": kind, "call_id": name, "arguments": '{"cmd": "echo \\"token_count\\""}'}
+    return {"timestamp": at(second), "type": "response_item", "payload": payload}
+
+
+def write(path: Path, *lines: Any) -> Path:
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    return path
+
+
+def rows(*paths: Path) -> dict[str, Any]:
+    sources = [("codex", str(path), None) for path in paths]
+    report = read_usage(sources, {"codex": records})
+    assert report.faults == ()
+    return {row.actor.removeprefix("codex:thread:"): row for row in report.rows}
+
+
+def outputs(*paths: Path) -> dict[str, int]:
+    return {name: row.totals.output_tokens for name, row in rows(*paths).items()}
+
+
+def test_totals_written_again_count_once_and_calls_without_an_event_count(tmp_path: Path) -> None:
+    first = usage(5, 100, 60)
+    path = write(
+        tmp_path / "a.jsonl",
+        meta("t1"),
+        turn(1),
+        count(2, None),
+        count(3, first, first),
+        call(4, "c1"),
+        call(4, "c2", "custom_tool_call"),
+        call(4, "c2", "custom_tool_call_output"),
+        count(9, first, first),
+        turn(10, "gpt-y"),
+        count(20, usage(50, 300, 160), usage(9, 50, 20)),
+    )
+    found = rows(path)["t1"]
+    assert (found.totals.output_tokens, found.totals.tool_calls) == (50, 2)
+    assert (found.totals.input_tokens, found.totals.cache_read_tokens) == (140, 160)
+    assert found.by_model["gpt-x"].output_tokens == 5
+    assert found.by_model["gpt-y"].output_tokens == 45
+
+
+def test_the_two_records_of_a_response_count_once(tmp_path: Path) -> None:
+    one, two = usage(5, 100), usage(12, 220)
+    path = write(
+        tmp_path / "a.jsonl",
+        meta("t1"),
+        told(1, "t1", "r1", one, one),
+        count(2, one, one),
+        told(3, "t1", "r2", two, usage(7, 120)),
+        count(4, two, usage(7, 120)),
+    )
+    found = rows(path)["t1"].totals
+    assert (found.output_tokens, found.input_tokens, found.requests) == (12, 220, 2)
+
+
+def test_a_fork_that_refers_to_its_history_begins_with_its_parents_total(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.jsonl",
+        meta("t2", forked_from_id="t1"),
+        told(1, "t2", "r9", usage(1005, 9000), usage(5, 100)),
+        count(2, usage(1005, 9000), usage(5, 100)),
+        count(9, usage(1015, 9100), usage(10, 100)),
+    )
+    assert outputs(path) == {"t2": 15}
+
+
+def test_a_copied_history_counts_for_its_thread_only_with_and_without_it(tmp_path: Path) -> None:
+    history = [
+        count(10, usage(5, 50), usage(5, 50)),
+        call(11, "c1"),
+        count(30, usage(25, 90), usage(20, 40)),
+    ]
+    parent = write(tmp_path / "p.jsonl", meta("t1"), *history)
+    burst = [
+        count(66 + n / 10, *pair)
+        for n, pair in enumerate(
+            [
+                (usage(5, 50), usage(5, 50)),
+                (usage(25, 90), usage(20, 40)),
+            ]
+        )
+    ]
+    child = write(
+        tmp_path / "c.jsonl",
+        meta("t2", 60),
+        meta("t1", 66),
+        burst[0],
+        call(66.05, "c1"),
+        burst[1],
+        call(80, "c2"),
+        count(80, usage(4, 30), usage(4, 30)),  # 0.36: the counter began again
+        count(90, usage(9, 60), usage(5, 30)),
+    )
+    kept = write(
+        tmp_path / "k.jsonl",
+        meta("t3", 100, forked_from_id="t1"),
+        meta("t1", 0),
+        *history,
+        count(120, usage(31, 120), usage(6, 30)),  # the counter goes on
+    )
+    assert outputs(parent, child, kept) == {"t1": 25, "t2": 9, "t3": 6}
+    assert outputs(child) == {"t2": 9}
+    assert outputs(kept) == {"t3": 6}
+    assert rows(child)["t2"].totals.tool_calls == 1
+
+
+def test_a_resume_of_the_same_thread_goes_on_and_its_archived_copy_counts_nothing(
+    tmp_path: Path,
+) -> None:
+    lines = [
+        meta("t1"),
+        count(1, usage(5, 50), usage(5, 50)),
+        meta("t1", 100),
+        count(101, usage(8, 90), usage(3, 40)),
+    ]
+    one, copy = write(tmp_path / "a.jsonl", *lines), write(tmp_path / "b.jsonl", *lines[:2])
+    assert outputs(one, copy) == {"t1": 8}
+
+
+def test_a_spawned_thread_names_its_parent(tmp_path: Path) -> None:
+    spawn = {"subagent": {"thread_spawn": {"parent_thread_id": "t1", "depth": 1}}}
+    path = write(tmp_path / "a.jsonl", meta("t2", source=spawn))
+    (row,) = rows(path).values()
+    assert (row.parent, row.totals.output_tokens) == ("codex:thread:t1", 0)
+    path = write(tmp_path / "a.jsonl", meta("t3", source={"subagent": "review"}))
+    assert rows(path)["t3"].parent is None
+
+
+def test_the_stream_of_an_exec_is_a_running_total_too(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "out.jsonl",
+        {"type": "thread.started", "thread_id": "t1"},
+        {"type": "turn.completed", "usage": usage(5, 50, 10)},
+        {"type": "turn.completed", "usage": usage(9, 90, 20)},
+    )
+    found = rows(path)["t1"].totals
+    assert (found.output_tokens, found.input_tokens, found.cache_read_tokens) == (9, 70, 20)
+
+
+def test_lines_of_2025_that_have_another_shape_are_passed_over(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.jsonl",
+        {"id": "t1", "instructions": '"token_count"', "token_count": None},
+        {"record_type": "state", "session_meta": 1},
+        {"type": "function_call", "name": "shell"},
+    )
+    assert outputs(path) == {}
