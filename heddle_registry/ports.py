@@ -44,6 +44,8 @@ class Query:
     native_instance_key: str | None = None
     client_instance_id: str | None = None
     heddle_session_id: str | None = None
+    any_key: str | None = None
+    """Any of the five keys above."""
     path: str | None = None
     """A canonical folder; an entry's own path is made canonical before it is compared."""
     owner_pids: tuple[int, ...] | None = None
@@ -61,6 +63,7 @@ def matches_query(entry: AgentEntry, query: Query) -> bool:
             getattr(query, name) is None or getattr(entry, name) == getattr(query, name)
             for name in _KEYS
         )
+        and (query.any_key is None or query.any_key in [getattr(entry, name) for name in _KEYS])
         and (
             query.owner_pids is None
             or (owner.pid if owner is not None else entry.pid) in query.owner_pids
@@ -93,6 +96,22 @@ class Problem:
     code: str
     message: str
     thread: str | None = None
+    is_claim: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Check:
+    """One finding about a store: ``status`` is ok, warn or bad, ``fix`` what would mend it.
+
+    ``repair`` does what ``fix`` says, where a program can, and returns what came of it; it looks
+    again before it changes anything, and raises a `RegistryError` where it cannot.
+    """
+
+    name: str
+    status: str
+    detail: str
+    fix: str = ""
+    repair: Callable[[], str] | None = attrs.field(default=None, eq=False, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -253,6 +272,14 @@ class Store(Protocol):
 
         With ``details`` also who has the lock open, for people: that asks every process.
         """
+        ...
+
+    def tidy(self, *, dry_run: bool = False) -> tuple[str, ...]:
+        """Remove what writers left behind and no record needs; return what went, or would go."""
+        ...
+
+    def examine(self, host: Host) -> Sequence[Check]:
+        """Return what is unsafe about the store, and what is as it should be. Changes nothing."""
         ...
 
     def join_line(self, thread: str, deadline_s: float) -> AbstractContextManager[Place]:

@@ -3,52 +3,80 @@
 from __future__ import annotations
 
 import os
-import stat
-import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
 from heddle_registry.adapters import line
-from heddle_registry.adapters.atomic_file import remove_file, replace_file, sweep_temps
 from heddle_registry.adapters.flock import DirectoryLock
+from heddle_registry.adapters.found_records import FoundRecords, unreadable_claims
+from heddle_registry.adapters.index import Index
 from heddle_registry.adapters.layout import Layout
 from heddle_registry.adapters.liveness_file import (
     hold_liveness,
     liveness_holders,
     observe_liveness,
 )
-from heddle_registry.adapters.snapshot import DirectoryRecords, Folders
-from heddle_registry.codec import claim_to_toml, entry_to_toml, is_from_newer_schema, is_not_toml
+from heddle_registry.adapters.reading import Reader
+from heddle_registry.adapters.snapshot import Folders
+from heddle_registry.adapters.writing import Writer
 from heddle_registry.core.evidence import LivenessFact, LivenessFile
 from heddle_registry.core.lifecycle import is_stale
 from heddle_registry.core.selection import select
 from heddle_registry.core.standing import with_heartbeat
-from heddle_registry.core.transaction import (
-    Decision,
-    KeepQueries,
-    NeedFacts,
-    PutClaim,
-    PutEntry,
-    RemoveEntry,
-)
-from heddle_registry.errors import OutcomeUnknown, RecordCorrupt, RegistryError, StoreUnavailable
+from heddle_registry.core.transaction import Decision, NeedFacts
 from heddle_registry.ports import Look, Query, matches_query, newest_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import TypeGuard
 
     from heddle_registry.adapters.liveness_file import LivenessLock as LockedFile
     from heddle_registry.core.evidence import Observation, Subject
     from heddle_registry.core.timestamp import Instant
-    from heddle_registry.core.transaction import Effect, Facts, Keys, Loaded
-    from heddle_registry.ports import Host, Place
+    from heddle_registry.core.transaction import Facts, Keys, Loaded
+    from heddle_registry.errors import RegistryError
+    from heddle_registry.ports import Check, Host, Place
 
 T = TypeVar("T")
-QUARANTINE_AFTER_S = 60.0
-"""A file that is no TOML may be one that somebody is still writing in place."""
+
+_EVERYTHING = (Query(), Query(include_stale=True))
+
+_shared: dict[str, tuple[Folders, Index]] = {}
+"""What this process has parsed of each registry: a new store object need not begin anew."""
+
+
+def _once(read: Callable[[], str]) -> Callable[[], str]:
+    # A process ends with its boot.
+    known: list[str] = []
+
+    def value() -> str:
+        if not known:
+            known.append(read())
+        return known[0]
+
+    return value
+
+
+def shared_parts(layout: Layout, host: Host) -> tuple[Folders, Index]:
+    """Return the process's parsed records and index connection of a registry."""
+    key = os.path.realpath(layout.root)
+    parts = _shared.get(key)
+    if parts is None:
+        parts = (Folders(layout), Index(layout, _once(lambda: host.now().boot_id)))
+        parts = _shared.setdefault(key, parts)
+    return parts
+
+
+def _forget_in_child() -> None:
+    # Another OS thread of the parent may have held a lock of theirs at the fork.
+    for folders, index in list(_shared.values()):
+        index.forget_parent()
+        folders.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
 
 
 class DirectoryStore:
@@ -62,7 +90,8 @@ class DirectoryStore:
         self._layout = Layout(heddle_dir)
         self._host = host
         self._lock_timeout_s = lock_timeout_s
-        self._folders = Folders(self._layout)
+        self._folders, self._index = shared_parts(self._layout, host)
+        self._reader = Reader(self._layout, self._folders, self._index, self.lock)
 
     @property
     def heddle_dir(self) -> str:
@@ -76,16 +105,17 @@ class DirectoryStore:
 
     # -- reading -----------------------------------------------------------------------------
 
-    def _loaded(self, keys: Keys, now: Instant, *, with_line: bool) -> Loaded:
-        records = self._folders.snapshot().records
-        waiting = keys.line_of if with_line else None
+    def _loaded(self, keys: Keys, now: Instant, *, is_locked: bool = False) -> Loaded:
+        waiting = keys.line_of
         tickets = line.living_tickets(self._layout, waiting, now) if waiting is not None else ()
-        return select(keys, records, now, tickets)
+        return self._reader.read(
+            lambda records: select(keys, records, now, tickets), is_locked=is_locked
+        )
 
     def peek(self, keys: Keys) -> tuple[Loaded, Instant]:
         """See `ports.Store`."""
         now = self._host.now()
-        return self._loaded(keys, now, with_line=True), now
+        return self._loaded(keys, now), now
 
     def look(self, query: Query) -> Look:
         """See `ports.Store`.
@@ -94,29 +124,24 @@ class DirectoryStore:
         :raises RecordCorrupt: the one entry asked for is damaged.
         """
         now = self._host.now()
-        snapshot = self._folders.snapshot()
-        records: DirectoryRecords = snapshot.records
         if query.session_id is not None:
-            records.entry(query.session_id)
-        entries = newest_first(
-            with_heartbeat(entry, records.claims.get(entry.thread))
-            for entry in records.entries.values()
-            if (query.include_stale or not is_stale(entry, now.at)) and matches_query(entry, query)
-        )
-        threads = {entry.thread for entry in entries}
-        if query.thread is not None:
-            threads.add(query.thread)
-        damaged: dict[str, RegistryError] = {}
-        for thread in threads:
-            try:
-                records.claim(thread)
-            except RegistryError as error:
-                damaged[thread] = error
+            return self._look_at(query, query.session_id, now)
+        return self._reader.read(lambda records: _answer(query, records, now))
+
+    def _look_at(self, query: Query, session_id: str, now: Instant) -> Look:
+        # By name: whatever else lies in the folder does not matter.
+        records = self._reader.scanning()
+        entry = records.entry(session_id)
+        if entry is None or not (
+            (query.include_stale or not is_stale(entry, now.at)) and matches_query(entry, query)
+        ):
+            return Look(now=now)
+        damaged = unreadable_claims(records, (entry.thread,))
+        claim = None if damaged else records.claim(entry.thread)
         return Look(
-            entries=entries,
-            claims={t: records.claims[t] for t in sorted(threads) if t in records.claims},
+            entries=(with_heartbeat(entry, claim),),
+            claims={entry.thread: claim} if claim is not None else {},
             damaged_claims=damaged,
-            problems=snapshot.problems,
             now=now,
         )
 
@@ -151,142 +176,35 @@ class DirectoryStore:
         if not os.path.isdir(self._layout.agents):
             # A refused request makes no folders.
             now = self._host.now()
-            early = decide(self._loaded(keys, now, with_line=True), now, facts)
+            early = decide(self._loaded(keys, now), now, facts)
             if isinstance(early, NeedFacts) or not early.effects:
                 return early
         with self.lock().held(self._lock_timeout_s):
             now = self._host.now()
-            loaded = self._loaded(keys, now, with_line=True)
+            loaded = self._loaded(keys, now, is_locked=True)
             decision = decide(loaded, now, facts)
             if isinstance(decision, NeedFacts):
                 return decision
             if decision.effects:
-                self._refuse_newer(decision, loaded)
-                sweep_temps(self._layout.tmp)
-                self._quarantine(loaded)
-                self._make_so(decision, loaded)
+                writer = Writer(self._layout, self._folders, self._index, loaded)
+                writer.write(decision.effects, decision.commits)
         for thread in decision.freed:
             line.wake_first(self._layout, thread, now)
         return decision
 
-    def _refuse_newer(self, decision: Decision[T], loaded: Loaded) -> None:
-        # What only tidies up is skipped instead.
-        for effect in decision.effects[: decision.commits]:
-            if _rewrites_newer(effect, loaded):
-                raise StoreUnavailable(
-                    self._entry_path(effect.entry.session_id),
-                    "it was written by a newer version of this program",
-                    "Upgrade heddle-registry",
-                )
+    # -- keeping house -----------------------------------------------------------------------
 
-    def _make_so(self, decision: Decision[T], loaded: Loaded) -> None:
-        commits = len(decision.effects) if decision.commits is None else decision.commits
-        done: list[Effect] = []
-        for number, effect in enumerate(decision.effects):
-            if number >= commits and _rewrites_newer(effect, loaded):
-                continue
-            try:
-                self._apply(effect)
-            except RegistryError as error:
-                if number >= commits:
-                    continue
-                is_visible = isinstance(error, OutcomeUnknown)
-                if is_visible and number == commits - 1:
-                    raise
-                visible = [*done, effect] if is_visible else done
-                if not self._undo(visible, loaded) and not is_visible:
-                    # A full disk may refuse the way back as well; then "unchanged" were a lie.
-                    path = getattr(error, "path", self._layout.root)
-                    raise OutcomeUnknown(path, "a step failed, and so did undoing it") from error
-                raise
-            else:
-                done.append(effect)
+    def tidy(self, *, dry_run: bool = False) -> tuple[str, ...]:
+        """See `ports.Store`; the paths are below the folder."""
+        from heddle_registry.adapters.housekeeping import tidy
 
-    def _undo(self, done: list[Effect], loaded: Loaded) -> bool:
-        # What cannot be undone is what a crash at this point would have left.
-        undone = True
-        for effect in reversed(done):
-            try:
-                match effect:
-                    case PutEntry(entry):
-                        before = loaded.entries.get(entry.session_id)
-                        if before is None:
-                            self._remove(entry.session_id)
-                        else:
-                            self._apply(PutEntry(before))
-                    case PutClaim(claim):
-                        kept = loaded.claims.get(claim.thread)
-                        if kept is None:
-                            name = self._layout.claim_name(claim.thread)
-                            self._folders.claims.forget(name)
-                            remove_file(self._layout.claims, name)
-                        else:
-                            self._apply(PutClaim(kept))
-                    case _:
-                        continue
-            except RegistryError:
-                undone = False
-        return undone
+        return tidy(self, self._lock_timeout_s, dry_run=dry_run)
 
-    def _apply(self, effect: Effect) -> None:
-        layout = self._layout
-        match effect:
-            case PutEntry(entry):
-                name = layout.entry_name(entry.session_id)
-                self._folders.agents.forget(name)
-                replace_file(layout.agents, name, entry_to_toml(entry), tmp_dir=layout.tmp)
-            case PutClaim(claim):
-                name = layout.claim_name(claim.thread)
-                layout.make_folder(layout.claims)
-                self._folders.claims.forget(name)
-                replace_file(layout.claims, name, claim_to_toml(claim), tmp_dir=layout.tmp)
-            case RemoveEntry(session_id):
-                self._remove(session_id)
-            case KeepQueries(session_id, queries):
-                from heddle_registry.adapters.query_log import append_queries
+    def examine(self, host: Host) -> tuple[Check, ...]:
+        """See `ports.Store`."""
+        from heddle_registry.adapters.examination import examine
 
-                layout.make_folder(layout.queries)
-                append_queries(layout.queries, session_id, queries)
-
-    def _remove(self, session_id: str) -> None:
-        layout = self._layout
-        name = layout.entry_name(session_id)
-        self._folders.agents.forget(name)
-        remove_file(layout.agents, name)
-        live = os.path.join(layout.live, session_id)
-        for path in (os.path.join(layout.queries, session_id + ".jsonl"), live):
-            if path == live and self._is_held(live):
-                continue  # a holder whose entry a stranger ended: its lock still speaks for it
-            with suppress(OSError):
-                os.unlink(path)
-
-    def _is_held(self, path: str) -> bool:
-        try:
-            state = os.lstat(path)
-        except OSError:
-            return False
-        return observe_liveness(path, state.st_dev, state.st_ino) == "held"
-
-    def _quarantine(self, loaded: Loaded) -> None:
-        # Only what says nothing at all: a file that still names a living owner keeps refusing.
-        for damage in loaded.damage:
-            if damage.thread is not None or damage.session_id is None:
-                continue
-            error = damage.error
-            if not isinstance(error, RecordCorrupt) or not is_not_toml(error):
-                continue
-            name = self._layout.entry_name(damage.session_id)
-            path = os.path.join(self._layout.agents, name)
-            with suppress(OSError, RegistryError):
-                state = os.lstat(path)
-                age_s = time.time() - state.st_mtime
-                if stat.S_ISREG(state.st_mode) and age_s > QUARANTINE_AFTER_S:
-                    self._layout.make_folder(self._layout.quarantine)
-                    kept = f"{name}.{os.urandom(4).hex()}"
-                    os.rename(path, os.path.join(self._layout.quarantine, kept))
-
-    def _entry_path(self, session_id: str) -> str:
-        return os.path.join(self._layout.agents, self._layout.entry_name(session_id))
+        return examine(self, host, self._lock_timeout_s)
 
     # -- liveness and the line ---------------------------------------------------------------
 
@@ -313,11 +231,30 @@ class DirectoryStore:
             place.leave()
 
 
-def _rewrites_newer(effect: Effect, loaded: Loaded) -> TypeGuard[PutEntry]:
-    if not isinstance(effect, PutEntry):
-        return False
-    stored = loaded.entries.get(effect.entry.session_id)
-    return stored is not None and is_from_newer_schema(stored)
+def _answer(query: Query, records: FoundRecords, now: Instant) -> Look:
+    found = records.matching(query, now)
+    if query not in _EVERYTHING:
+        found = [entry for entry in found if matches_query(entry, query)]
+    held = {claim.thread: claim for claim in records.held_claims()}
+    entries = tuple(
+        with_heartbeat(entry, held[entry.thread]) if entry.thread in held else entry
+        for entry in found
+    )
+    if not records.is_ordered:
+        entries = newest_first(entries)
+    threads = {entry.thread for entry in entries}
+    if query.thread is not None:
+        threads.add(query.thread)
+    problems = records.problems()
+    damaged: dict[str, RegistryError] = {}
+    if any(problem.is_claim for problem in problems):
+        damaged = unreadable_claims(records, threads)
+    claims = {thread: held[thread] for thread in sorted(threads & held.keys())}
+    if query.thread is not None and query.thread not in claims and query.thread not in damaged:
+        claim = records.claim(query.thread)
+        if claim is not None:
+            claims[query.thread] = claim
+    return Look(entries=entries, claims=claims, damaged_claims=damaged, problems=problems, now=now)
 
 
 class HeldFile:

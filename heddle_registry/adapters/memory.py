@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from heddle_registry.core.evidence import Observation, Subject
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.core.transaction import Effect, Facts, Keys, Loaded
-    from heddle_registry.ports import Host
+    from heddle_registry.ports import Check, Host
 
 T = TypeVar("T")
 
@@ -131,6 +131,14 @@ class MemoryStore:
     def observe(self, host: Host, subject: Subject, *, details: bool = False) -> Observation:  # noqa: ARG002
         """Return the host's observation; there is no liveness lock to add."""
         return host.observe(attrs.evolve(subject, liveness=None))
+
+    def tidy(self, *, dry_run: bool = False) -> tuple[str, ...]:  # noqa: ARG002
+        """See `ports.Store`; nothing is ever left behind here."""
+        return ()
+
+    def examine(self, host: Host) -> tuple[Check, ...]:  # noqa: ARG002
+        """See `ports.Store`; nothing can be unsafe here."""
+        return ()
 
     @contextmanager
     def join_line(self, thread: str, deadline_s: float) -> Iterator[MemoryPlace]:  # noqa: ARG002

@@ -52,9 +52,9 @@ class RecordFile(Generic[R]):
         """The name without its suffix."""
         return self.name[: -len(SUFFIX)]
 
-    def is_still(self, stamp: Stamp) -> bool:
+    def is_still(self, stamp: Stamp, tick_ns: int) -> bool:
         """Return whether a file with ``stamp`` is surely this one, unchanged."""
-        return self.stamp == stamp and self.read_at_ns - stamp[3] > CLOCK_TICK_NS
+        return self.stamp == stamp and (not tick_ns or self.read_at_ns - stamp[3] > tick_ns)
 
 
 class RecordFiles(Generic[R]):
@@ -64,6 +64,8 @@ class RecordFiles(Generic[R]):
         self.folder = folder
         self._parse = parse
         self._known: dict[str, RecordFile[R]] = {}
+        self.tick_ns = CLOCK_TICK_NS
+        """0 where the file system gives every visible change a time of its own."""
 
     def scan(self) -> list[RecordFile[R]]:
         """Return every file, parsed anew only where it changed. A missing folder is empty.
@@ -90,7 +92,8 @@ class RecordFiles(Generic[R]):
             known = self._known.get(name)
             if known is not None:
                 try:
-                    if known.is_still(stamp_of(item.stat(follow_symlinks=False))):
+                    stamp = stamp_of(item.stat(follow_symlinks=False))
+                    if known.is_still(stamp, self.tick_ns):
                         found[name] = known
                         continue
                 except OSError:
@@ -107,7 +110,7 @@ class RecordFiles(Generic[R]):
         if known is not None:
             try:
                 state = os.stat(os.path.join(self.folder, name), follow_symlinks=False)
-                if known.is_still(stamp_of(state)):
+                if known.is_still(stamp_of(state), self.tick_ns):
                     return known
             except OSError:
                 pass
@@ -117,6 +120,86 @@ class RecordFiles(Generic[R]):
         else:
             self._known[name] = file
         return file
+
+    def resolve(
+        self, name: str, stamp: Stamp, build: Callable[[], R] | None
+    ) -> RecordFile[R] | None:
+        """Return one file of which the index knows ``stamp`` and how to ``build`` its record.
+
+        It is read only where it is no longer that file; None when there is none.
+        """
+        path = os.path.join(self.folder, name)
+        try:
+            now = stamp_of(os.lstat(path))
+        except OSError:
+            self._known.pop(name, None)
+            return None
+        known = self._known.get(name)
+        if known is not None and known.is_still(now, self.tick_ns):
+            return known
+        if build is None or now != stamp:
+            return self.one(name)
+        file: RecordFile[R] = RecordFile(name, shown_path(path))
+        file.stamp = now
+        # The index vouches for it, whenever the file was last changed.
+        file.read_at_ns = now[3] + CLOCK_TICK_NS + 1
+        file.record = build()
+        self._known[name] = file
+        return file
+
+    def verified(self, files: list[RecordFile[R]]) -> list[RecordFile[R]]:
+        """Return these files as they are now: those that changed read again, those gone left out.
+
+        One ``stat`` a file, by descriptor of the folder: this is what a repeated listing costs.
+        """
+        still: list[RecordFile[R]] = []
+        flags = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+        if os.stat not in os.supports_dir_fd:
+            return [file for file in map(self.one, [file.name for file in files]) if file]
+        try:
+            folder = os.open(self.folder, flags)
+        except OSError:
+            return []
+        tick_ns, lstat = self.tick_ns, os.stat
+        try:
+            for file in files:
+                try:
+                    state = lstat(file.name, dir_fd=folder, follow_symlinks=False)
+                except OSError:
+                    continue
+                stamp = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+                if file.stamp == stamp and (not tick_ns or file.read_at_ns - stamp[3] > tick_ns):
+                    still.append(file)
+                    continue
+                changed = self.one(file.name)
+                if changed is not None:
+                    still.append(changed)
+        finally:
+            os.close(folder)
+        return still
+
+    def remember(self, name: str, record: R) -> None:
+        """Note what the caller, holding the store's lock, has just written under that name."""
+        path = os.path.join(self.folder, name)
+        file: RecordFile[R] = RecordFile(name, shown_path(path))
+        file.read_at_ns = time.time_ns()
+        try:
+            file.stamp = stamp_of(os.lstat(path))
+        except OSError:
+            return
+        file.record = record
+        self._known[name] = file
+
+    def changed_since(self, known: dict[str, Stamp]) -> tuple[list[RecordFile[R]], list[str]]:
+        """Return the files whose stamp is not the known one, read, and the names that are gone."""
+        stamps = self.stamps()
+        changed = [name for name, stamp in stamps.items() if known.get(name) != stamp]
+        files = [file for file in map(self.one, changed) if file is not None]
+        return files, [name for name in known if name not in stamps]
+
+    def forget_all(self) -> None:
+        """Read everything again next time."""
+        self._known = {}
 
     def forget(self, name: str) -> None:
         """Read that file again next time: the caller is about to change it."""
@@ -130,7 +213,7 @@ class RecordFiles(Generic[R]):
         try:
             with os.scandir(self.folder) as entries:
                 for item in entries:
-                    if item.name.endswith(SUFFIX):
+                    if item.name.endswith(SUFFIX) and item.name != SUFFIX:
                         try:
                             yield item.name, stamp_of(item.stat(follow_symlinks=False))
                         except OSError:

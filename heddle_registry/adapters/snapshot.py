@@ -62,6 +62,11 @@ class Folders:
         self.agents: RecordFiles[AgentEntry] = RecordFiles(layout.agents, entry_from_toml)
         self.claims: RecordFiles[Claim] = RecordFiles(layout.claims, claim_from_toml)
 
+    def forget_parent(self) -> None:
+        """In a forked child: the parent's parsed records are as good here, but are its own."""
+        self.agents.forget_all()
+        self.claims.forget_all()
+
     def snapshot(self) -> Snapshot:
         """Read both, the claims again until they agree with themselves, three times at most.
 
@@ -104,9 +109,7 @@ def _sort_entries(
             continue
         found = damage_of(file, error)
         damage.append(found)
-        problems.append(
-            Problem(path=file.path, code=error.code, message=error.message, thread=found.thread)
-        )
+        problems.append(problem_of(file.path, error, found.thread))
     return entries, damage, problems
 
 
@@ -133,10 +136,17 @@ def _sort_claims(
         else:
             unread[file.stem] = error
         thread = claim.thread if claim is not None else None
-        problems.append(
-            Problem(path=file.path, code=error.code, message=error.message, thread=thread)
-        )
+        problems.append(problem_of(file.path, error, thread, is_claim=True))
     return claims, damaged, unread, problems
+
+
+def problem_of(
+    path: str, error: RegistryError, thread: str | None, *, is_claim: bool = False
+) -> Problem:
+    """Return what a listing says of a file that is no record."""
+    return Problem(
+        path=path, code=error.code, message=error.message, thread=thread, is_claim=is_claim
+    )
 
 
 def entry_file_error(file: RecordFile[AgentEntry]) -> RegistryError | None:

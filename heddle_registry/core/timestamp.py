@@ -103,6 +103,14 @@ class Timestamp:
         object.__setattr__(self, "sort_key", _sort_key(self.text))
 
     @classmethod
+    def vouched(cls, text: str, sort_key: tuple[int, int]) -> Self:
+        """Return the timestamp of a text whose sort key the caller knows to be this one."""
+        timestamp = cls.__new__(cls)
+        object.__setattr__(timestamp, "text", text)
+        object.__setattr__(timestamp, "sort_key", sort_key)
+        return timestamp
+
+    @classmethod
     def from_unix_ns(cls, unix_ns: int) -> Self:
         """Return the instant ``unix_ns`` nanoseconds after 1970, in the writer's shortest form."""
         seconds, nanos = divmod(unix_ns, NS_PER_S)
@@ -110,12 +118,14 @@ class Timestamp:
         whole = (_EPOCH + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
         # The original writes 0, 3, 6 or 9 digits, the fewest that are exact.
         if nanos == 0:
-            return cls(f"{whole}Z")
-        if nanos % 1_000_000 == 0:
-            return cls(f"{whole}.{nanos // 1_000_000:03d}Z")
-        if nanos % 1_000 == 0:
-            return cls(f"{whole}.{nanos // 1_000:06d}Z")
-        return cls(f"{whole}.{nanos:09d}Z")
+            text = f"{whole}Z"
+        elif nanos % 1_000_000 == 0:
+            text = f"{whole}.{nanos // 1_000_000:03d}Z"
+        elif nanos % 1_000 == 0:
+            text = f"{whole}.{nanos // 1_000:06d}Z"
+        else:
+            text = f"{whole}.{nanos:09d}Z"
+        return cls.vouched(text, (seconds, nanos))
 
     @classmethod
     def from_datetime(cls, instant: datetime) -> Self:

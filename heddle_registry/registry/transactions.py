@@ -78,8 +78,8 @@ class Transactions:
         facts: Facts,
     ) -> Decision[T]:
         # Decides without the lock, to gather facts before it is taken; the answer binds nobody.
+        loaded, now = self.store.peek(keys)
         for _ in range(_ROUNDS_OF_FACTS):
-            loaded, now = self.store.peek(keys)
             decision = decide(loaded, now, facts)
             if not isinstance(decision, NeedFacts):
                 return decision

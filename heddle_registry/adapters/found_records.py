@@ -1,0 +1,287 @@
+"""Records as a decision asks for them: by name from their files, in sets by the index or a scan."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from heddle_registry.adapters.snapshot import (
+    Folders,
+    Snapshot,
+    claim_file_error,
+    damage_of,
+    entry_file_error,
+    problem_of,
+)
+from heddle_registry.core.lifecycle import STALE_AFTER, is_stale
+from heddle_registry.errors import RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from heddle_registry.adapters.index import EntryRow, Index, Stamps
+    from heddle_registry.adapters.layout import Layout
+    from heddle_registry.adapters.record_files import RecordFile
+    from heddle_registry.core.claim import Claim
+    from heddle_registry.core.entry import AgentEntry
+    from heddle_registry.core.timestamp import Instant
+    from heddle_registry.core.transaction import Damage
+    from heddle_registry.ports import Problem, Query
+
+_STALE_NS = int(STALE_AFTER.total_seconds()) * 1_000_000_000
+_KEYS = (
+    "thread", "native_actor_key", "native_parent_actor_key", "native_instance_key",
+    "client_instance_id", "heddle_session_id",
+)  # fmt: skip
+
+
+class Moved(Exception):
+    """The folders changed between two look-ups; begin again."""
+
+
+class FoundRecords:
+    """`core.selection.Records` over one folder, for the length of one selection.
+
+    Look-ups by id or thread read that one file, whatever the index says. The first look-up of a
+    set calls ``trust``, which says of which moment the index speaks; where it says None,
+    everything is scanned, once.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        folders: Folders,
+        index: Index,
+        trust: Callable[[], Stamps | None],
+    ) -> None:
+        self._layout = layout
+        self._folders = folders
+        self._index = index
+        self._trust: Callable[[], Stamps | None] | None = trust
+        self._trusted: Stamps | None = None
+        self._snapshot: Snapshot | None = None
+        self._damage: tuple[Damage, ...] | None = None
+
+    def snapshot(self) -> Snapshot:
+        """Scan both folders, once."""
+        if self._snapshot is None:
+            self._snapshot = self._folders.snapshot()
+        return self._snapshot
+
+    @property
+    def _stamps(self) -> Stamps | None:
+        if self._trust is not None:
+            self._trusted, self._trust = self._trust(), None
+        return self._trusted
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether `matching` answers newest first."""
+        return self._stamps is not None
+
+    # -- one file ----------------------------------------------------------------------------
+
+    def entry(self, session_id: str) -> AgentEntry | None:
+        """See `Records`."""
+        file = self._folders.agents.one(self._layout.entry_name(session_id))
+        if file is None:
+            return None
+        error = entry_file_error(file)
+        if error is not None:
+            raise error
+        return file.record
+
+    def is_used(self, session_id: str) -> bool:
+        """See `Records`."""
+        path = os.path.join(self._layout.agents, self._layout.entry_name(session_id))
+        return os.path.lexists(path)
+
+    def claim(self, thread: str) -> Claim | None:
+        """See `Records`."""
+        file = self._folders.claims.one(self._layout.claim_name(thread))
+        if file is None:
+            return None
+        error = claim_file_error(file)
+        if error is not None:
+            raise error
+        return file.record
+
+    # -- sets --------------------------------------------------------------------------------
+
+    def active_on(self, thread: str) -> Iterable[AgentEntry]:
+        """See `Records`."""
+        if self._stamps is None:
+            return self.snapshot().records.active_on(thread)
+        found = self._entries("thread = ? AND status = 'active'", (thread,))
+        return [entry for entry in found if entry.is_active and entry.thread == thread]
+
+    def active(self) -> Iterable[AgentEntry]:
+        """See `Records`."""
+        if self._stamps is None:
+            return self.snapshot().records.active()
+        return [entry for entry in self._entries("status = 'active'") if entry.is_active]
+
+    def newest_with_actor(self, native_actor_key: str) -> AgentEntry | None:
+        """See `Records`."""
+        if self._stamps is None:
+            return self.snapshot().records.newest_with_actor(native_actor_key)
+        found = [
+            entry
+            for entry in self._entries("native_actor_key = ?", (native_actor_key,))
+            if entry.native_actor_key == native_actor_key
+        ]
+        return max(
+            found,
+            key=lambda entry: (entry.is_active, entry.started_at.sort_key, entry.session_id),
+            default=None,
+        )
+
+    def ended_before(self, instant: Instant, most: int | None) -> Iterable[AgentEntry]:
+        """See `Records`."""
+        if self._stamps is None:
+            return self.snapshot().records.ended_before(instant, most)
+        return self._entries("ended_ns <= ?", (instant.at.unix_ns - _STALE_NS,), most)
+
+    def claims_naming(self, path: str) -> Iterable[Claim]:
+        """See `Records`."""
+        if self._stamps is None:
+            return self.snapshot().records.claims_naming(path)
+        return [claim for claim in self._claims("path = ?", (path,)) if claim.path == path]
+
+    def claims_with_holder(self, session_id: str) -> Iterable[Claim]:
+        """See `Records`."""
+        if self._stamps is None:
+            return self.snapshot().records.claims_with_holder(session_id)
+        names = self._index.claim_names_of(self._stamps, session_id)
+        return self._claims_in(names)
+
+    def damage(self) -> tuple[Damage, ...]:
+        """See `Records`."""
+        if self._stamps is None:
+            return self.snapshot().records.damaged
+        if self._damage is None:
+            damage = []
+            for row in self._rows("is_record = 0"):
+                file = self._folders.agents.one(_name(row.name))
+                error = entry_file_error(file) if file is not None else None
+                if file is not None and error is not None:
+                    damage.append(damage_of(file, error))
+            self._damage = tuple(damage)
+        return self._damage
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Return every file that is no record."""
+        if self._stamps is None:
+            return self.snapshot().problems
+        found = []
+        for row in self._rows("is_record = 0"):
+            file = self._folders.agents.one(_name(row.name))
+            error = entry_file_error(file) if file is not None else None
+            if file is not None and error is not None:
+                found.append(problem_of(file.path, error, damage_of(file, error).thread))
+        names = self._index.claim_names(self._stamps, "is_record = 0")
+        if names is None:
+            raise Moved
+        for name in names:
+            claim_file = self._folders.claims.one(_name(name))
+            error = claim_file_error(claim_file) if claim_file is not None else None
+            if claim_file is not None and error is not None:
+                thread = claim_file.record.thread if claim_file.record is not None else None
+                found.append(problem_of(claim_file.path, error, thread, is_claim=True))
+        return tuple(found)
+
+    def matching(self, query: Query, now: Instant) -> Iterable[AgentEntry]:
+        """Return at least the entries that ``query`` looks for, newest first."""
+        if self._stamps is None:
+            entries = self.snapshot().records.entries.values()
+            return [
+                entry for entry in entries if query.include_stale or not is_stale(entry, now.at)
+            ]
+        where: list[str] = ["is_record = 1"]
+        arguments: list[Any] = []
+        for name in _KEYS:
+            value = getattr(query, name)
+            if value is not None:
+                where.append(f"{name} = ?")
+                arguments.append(value)
+        if query.active_only:
+            where.append("status = 'active'")
+        if query.path is not None:
+            where.append("real_path = ?")
+            arguments.append(query.path)
+        if query.owner_pids is not None:
+            where.append(f"judged_pid IN ({', '.join('?' * len(query.owner_pids))})")
+            arguments += query.owner_pids
+        found = self._entries(" AND ".join(where), arguments)
+        if query.include_stale or query.active_only:
+            return found
+        return [entry for entry in found if entry.is_active or not is_stale(entry, now.at)]
+
+    def held_claims(self) -> Iterable[Claim]:
+        """Return every claim that names a holder."""
+        if self._stamps is None:
+            claims = self.snapshot().records.claims.values()
+            return [claim for claim in claims if claim.holder is not None]
+        return [claim for claim in self._claims("holder IS NOT NULL") if claim.holder is not None]
+
+    def _rows(self, where: str) -> list[EntryRow]:
+        stamps = self._stamps
+        rows = self._index.entry_rows(stamps, where) if stamps is not None else None
+        if rows is None:
+            raise Moved
+        return rows
+
+    def _entries(
+        self, where: str, arguments: Sequence[Any] = (), most: int | None = None
+    ) -> list[AgentEntry]:
+        stamps = self._stamps
+        if stamps is None:
+            raise Moved
+        asked = (where, tuple(arguments), most)
+        kept = self._index.kept(stamps, asked)
+        if kept is not None:
+            files = self._folders.agents.verified(kept)
+            return [file.record for file in files if file.record is not None]
+        rows = self._index.entry_rows(stamps, where, arguments, most)
+        if rows is None:
+            raise Moved
+        found: list[RecordFile[AgentEntry]] = []
+        tick_ns = self._index.tick_ns
+        resolve = self._folders.agents.resolve
+        for row in rows:
+            build = row.entry if row.is_plain and row.is_settled(tick_ns) else None
+            file = resolve(row.name, row.stamp, build)
+            if file is not None and file.record is not None and entry_file_error(file) is None:
+                found.append(file)
+        self._index.keep(stamps, asked, found)
+        return [file.record for file in found if file.record is not None]
+
+    def _claims(self, where: str, arguments: Sequence[Any] = ()) -> list[Claim]:
+        if self._stamps is None:
+            return []
+        return self._claims_in(self._index.claim_names(self._stamps, where, arguments))
+
+    def _claims_in(self, names: list[str] | None) -> list[Claim]:
+        if names is None:
+            raise Moved
+        found = []
+        for name in names:
+            file = self._folders.claims.one(name)
+            if file is not None and file.record is not None and claim_file_error(file) is None:
+                found.append(file.record)
+        return found
+
+
+def _name(stored: str | bytes) -> str:
+    return stored if isinstance(stored, str) else os.fsdecode(stored)
+
+
+def unreadable_claims(records: FoundRecords, threads: Iterable[str]) -> dict[str, RegistryError]:
+    """Return the claims of ``threads`` that are there and cannot be relied on."""
+    found: dict[str, RegistryError] = {}
+    for thread in threads:
+        try:
+            records.claim(thread)
+        except RegistryError as error:
+            found[thread] = error
+    return found

@@ -1,0 +1,198 @@
+"""An entry or claim as a row of the index, and back, without parsing what a column can say."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from heddle_registry.core.entry import (
+    ActorChainNode,
+    AgentEntry,
+    AgentUsageSummary,
+    ContextQueryEntry,
+    EntryExtension,
+)
+from heddle_registry.core.evidence import Owner
+from heddle_registry.core.lifecycle import AgentStatus
+from heddle_registry.core.timestamp import Timestamp
+from heddle_registry.core.token import TokenHash
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from heddle_registry.core.claim import Claim
+
+_I64_MAX: Final = 2**63 - 1
+_TEXTS: Final = (
+    "session_id", "client_instance_id", "native_actor_key", "native_parent_actor_key",
+    "native_instance_key", "heddle_session_id", "thread_id", "thread", "boot_id",
+    "liveness_path", "anchor_state", "anchor_root", "reservation_token", "path", "base_state",
+    "provider", "model", "harness", "thinking_level", "report_flush_state", "attach_reason",
+    "task_assignment_id", "winning_attach_rule", "probe_source",
+)  # fmt: skip
+_TIMES: Final = ("heartbeat_at", "last_progress_at", "completed_at")
+_USAGE: Final = (
+    "input_tokens", "output_tokens", "reasoning_tokens", "tool_calls", "cost_micros_usd",
+)  # fmt: skip
+_OWN: Final = (
+    "schema", "fence", "ttl_s", "runner_pid", "continues", "cache_creation_tokens",
+    "cache_read_tokens",
+)  # fmt: skip
+_OWNER: Final = ("pid", "boot_id", "host", "pid_ns", "time_ns", "start_ticks", "command")
+
+FIELD_COLUMNS: Final = (
+    *_TEXTS, "pid", "probe_confidence", "status", *_TIMES, "started_at",
+    *(f"usage_{name}" for name in _USAGE),
+    *(f"own_{name}" for name in _OWN),
+    *(f"owner_{name}" for name in _OWNER),
+    "token_salt", "token_digest", "more",
+)  # fmt: skip
+"""One column a field; ``more`` holds what is a list or a table, as JSON."""
+
+KEY_COLUMNS: Final = ("started_s", "started_n", "ended_ns", "real_path", "judged_pid")
+"""What only look-ups need: the start as numbers, the end, the canonical path, whose pid counts."""
+
+_AT_SCHEMA: Final = len(_TEXTS) + 3 + len(_TIMES) + 1 + len(_USAGE)
+_AT_OWNER: Final = _AT_SCHEMA + len(_OWN)
+_AT_TOKEN: Final = _AT_OWNER + len(_OWNER)
+_AT_MORE: Final = _AT_TOKEN + 2
+_NO_USAGE: Final = AgentUsageSummary()
+_STATUSES: Final = {status.value: status for status in AgentStatus}
+
+
+class NotPlain(Exception):
+    """The record holds something that no column can: its file is read each time."""
+
+
+def entry_row(entry: AgentEntry) -> tuple[Any, ...]:
+    """Return the values of `FIELD_COLUMNS`.
+
+    :raises NotPlain: a value does not fit.
+    """
+    extension = entry.extension
+    usage = entry.usage_summary
+    owner = extension.owner if extension is not None else None
+    token = extension.token if extension is not None else None
+    values: list[Any] = [getattr(entry, name) for name in _TEXTS]
+    values += (entry.pid, entry.probe_confidence, entry.status.value)
+    values += [_text_of(getattr(entry, name)) for name in _TIMES]
+    values.append(entry.started_at.text)
+    values += [getattr(usage, name) for name in _USAGE]
+    values += [getattr(extension, name) if extension is not None else None for name in _OWN]
+    values += [getattr(owner, name) if owner is not None else None for name in _OWNER]
+    values += (token.salt, token.digest) if token is not None else (None, None)
+    for value in values:
+        if type(value) is int and value > _I64_MAX:
+            raise NotPlain
+    values.append(_more(entry, extension))
+    return tuple(values)
+
+
+def _text_of(at: Timestamp | None) -> str | None:
+    return at.text if at is not None else None
+
+
+def _more(entry: AgentEntry, extension: EntryExtension | None) -> str | None:
+    more: dict[str, Any] = {}
+    if entry.attach_precedence:
+        more["a"] = entry.attach_precedence
+    if entry.context_queries:
+        more["q"] = [(q.path, q.scope, q.queried_at.text) for q in entry.context_queries]
+    unknown: list[Mapping[str, Any]] = [entry.unknown, entry.usage_summary.unknown]
+    unknown += [query.unknown for query in entry.context_queries]
+    if extension is not None:
+        if extension.usage_sources:
+            more["s"] = extension.usage_sources
+        if extension.ancestors:
+            more["c"] = [_node_row(node) for node in extension.ancestors]
+        unknown.append(extension.unknown)
+        unknown += [node.unknown for node in extension.ancestors]
+        unknown += [part.unknown for part in (extension.owner, extension.token) if part is not None]
+    if any(unknown):
+        raise NotPlain
+    return json.dumps(more, ensure_ascii=False) if more else None
+
+
+def _node_row(node: ActorChainNode) -> tuple[Any, ...]:
+    return (
+        node.session_id, node.native_actor_key, node.native_parent_actor_key, node.thread,
+        node.status.value, node.provider, node.model, node.harness,
+    )  # fmt: skip
+
+
+def entry_from_row(row: Sequence[Any]) -> AgentEntry:
+    """Return the entry in the values of `FIELD_COLUMNS`."""
+    fields: dict[str, Any] = dict(zip(_TEXTS, row, strict=False))
+    at = len(_TEXTS)
+    fields["pid"], fields["probe_confidence"] = row[at], row[at + 1]
+    fields["status"] = _STATUSES[row[at + 2]]
+    at += 3
+    for name in _TIMES:
+        text = row[at]
+        fields[name] = Timestamp(text) if text is not None else None
+        at += 1
+    fields["started_at"] = Timestamp(row[at])
+    usage = row[at + 1 : _AT_SCHEMA]
+    if usage != (None, None, None, None, None):
+        fields["usage_summary"] = AgentUsageSummary(**dict(zip(_USAGE, usage, strict=True)))
+    else:
+        fields["usage_summary"] = _NO_USAGE
+    more = json.loads(row[_AT_MORE]) if row[_AT_MORE] is not None else {}
+    if more:
+        fields["attach_precedence"] = tuple(more.get("a", ()))
+        fields["context_queries"] = tuple(
+            ContextQueryEntry(path=path, scope=scope, queried_at=Timestamp(queried_at))
+            for path, scope, queried_at in more.get("q", ())
+        )
+    if row[_AT_SCHEMA] is not None:
+        fields["extension"] = _extension(row, more)
+    return AgentEntry(**fields)
+
+
+def _extension(row: Sequence[Any], more: dict[str, Any]) -> EntryExtension:
+    fields: dict[str, Any] = dict(zip(_OWN, row[_AT_SCHEMA:_AT_OWNER], strict=True))
+    if row[_AT_OWNER] is not None:
+        fields["owner"] = Owner(**dict(zip(_OWNER, row[_AT_OWNER:_AT_TOKEN], strict=True)))
+    if row[_AT_TOKEN] is not None:
+        fields["token"] = TokenHash(salt=row[_AT_TOKEN], digest=row[_AT_TOKEN + 1])
+    fields["usage_sources"] = tuple(more.get("s", ()))
+    fields["ancestors"] = tuple(
+        ActorChainNode(
+            session_id=node[0], native_actor_key=node[1], native_parent_actor_key=node[2],
+            thread=node[3], status=_STATUSES[node[4]], provider=node[5], model=node[6],
+            harness=node[7],
+        )
+        for node in more.get("c", ())
+    )  # fmt: skip
+    return EntryExtension(**fields)
+
+
+def key_row(entry: AgentEntry) -> tuple[Any, ...]:
+    """Return the values of `KEY_COLUMNS`."""
+    ended_ns = None
+    if not entry.is_active:
+        ended_at = entry.completed_at or entry.started_at
+        ended_ns = max(-_I64_MAX, min(_I64_MAX, ended_at.unix_ns))
+    owner = entry.owner
+    return (
+        *entry.started_at.sort_key,
+        ended_ns,
+        os.path.realpath(entry.path) if entry.path is not None else None,
+        owner.pid if owner is not None else entry.pid,
+    )
+
+
+def claim_sessions(claim: Claim) -> tuple[str, ...]:
+    """Return every session that the claim names as holder or past holder."""
+    names = [past.session_id for past in claim.past]
+    if claim.holder is not None:
+        names.append(claim.holder.session_id)
+    return tuple(dict.fromkeys(names))
+
+
+def claim_keys(claim: Claim | None) -> tuple[Any, ...] | None:
+    """Return what the index looks claims up by; a change of anything else moves no row."""
+    if claim is None:
+        return None
+    return (claim.thread, claim.path, claim_sessions(claim))

@@ -1,0 +1,136 @@
+"""Which moment a look speaks of: the index's, if it is right, else a scan's.
+
+A writer is between its rename and the index for a fraction of a millisecond; under a busy one
+most looks fall into that gap. So a reader that finds the folders stamped otherwise waits a moment
+for the writer to pass, then brings the index up to date itself if nobody else holds the lock, and
+scans only if all that fails.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from heddle_registry.adapters.flock import release_shared, try_shared
+from heddle_registry.adapters.found_records import FoundRecords, Moved
+from heddle_registry.errors import RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from heddle_registry.adapters.flock import DirectoryLock
+    from heddle_registry.adapters.index import Index, Stamps
+    from heddle_registry.adapters.layout import Layout
+    from heddle_registry.adapters.snapshot import Folders
+
+T = TypeVar("T")
+_TRIES = 3
+_FEW = 2_000
+"""Files that may be parsed while others wait for the lock; more are parsed without it."""
+
+
+class Reader:
+    """Finds the records of one consistent moment. Safe for several OS threads."""
+
+    def __init__(
+        self, layout: Layout, folders: Folders, index: Index, lock: Callable[[], DirectoryLock]
+    ) -> None:
+        self._layout = layout
+        self._folders = folders
+        self._index = index
+        self._lock = lock
+
+    def read(self, look: Callable[[FoundRecords], T], *, is_locked: bool = False) -> T:
+        """Return what ``look`` makes of the records; it may be called more than once.
+
+        :raises StoreUnavailable: a folder cannot be read.
+        """
+        trust = self._trusted_locked if is_locked else self._trusted
+        for _ in range(_TRIES):
+            with suppress(Moved):
+                return look(FoundRecords(self._layout, self._folders, self._index, trust))
+        return look(self.scanning())
+
+    def scanning(self) -> FoundRecords:
+        """Return records that do without the index."""
+        return FoundRecords(self._layout, self._folders, self._index, lambda: None)
+
+    def _trusted_locked(self) -> Stamps | None:
+        return self._trusted(is_locked=True)
+
+    def _trusted(self, *, is_locked: bool = False) -> Stamps | None:
+        index = self._index
+        if index.is_off:
+            return None
+        stamps = index.folder_stamps()
+        if not stamps[0]:
+            return None
+        if index.is_at(stamps):
+            self._folders.agents.tick_ns = self._folders.claims.tick_ns = index.tick_ns
+            return stamps
+        if is_locked:
+            return self._caught_up()
+        lock = self._lock()
+        fd = try_shared(lock.path)
+        if fd is not None:
+            stamps = index.folder_stamps()
+            release_shared(fd)
+            if index.is_at(stamps):
+                return stamps
+        return self._mend(lock)
+
+    def _mend(self, lock: DirectoryLock) -> Stamps | None:
+        # Whoever cannot write here, or would have to wait, scans instead.
+        if not os.access(self._layout.root, os.W_OK):
+            return None
+        fresh = None
+        if self._index.known_files("entries") is None:
+            fresh = self._rebuilt()
+            if fresh is None:
+                return None
+        try:
+            if not lock.acquire(blocking=False):
+                return None
+        except RegistryError:
+            return None
+        try:
+            if fresh is not None and not self._index.adopt(fresh):
+                return None
+            return self._caught_up()
+        finally:
+            lock.release()
+
+    def _rebuilt(self) -> str | None:
+        # One builder at a time; the others scan meanwhile, which is what they would do anyway.
+        from heddle_registry.adapters.lock_file import LOCK_EX, LockFile
+
+        builder = LockFile(self._layout.index + ".lock")
+        try:
+            if not builder.take(LOCK_EX, 0.0):
+                return None
+            return self._index.prepare(self._folders.agents.scan(), self._folders.claims.scan())
+        except RegistryError:
+            return None
+        finally:
+            builder.drop()
+
+    def _caught_up(self) -> Stamps | None:
+        # Under the lock. Only what changed is read.
+        index, folders = self._index, self._folders
+        known_entries = index.known_files("entries")
+        known_claims = index.known_files("claims")
+        if known_entries is None or known_claims is None:
+            if len(folders.agents.stamps()) > _FEW:
+                return None
+            fresh = index.prepare(folders.agents.scan(), folders.claims.scan())
+            if fresh is None or not index.adopt(fresh):
+                return None
+            known_entries = index.known_files("entries") or {}
+            known_claims = index.known_files("claims") or {}
+        entries, gone_entries = folders.agents.changed_since(known_entries)
+        claims, gone_claims = folders.claims.changed_since(known_claims)
+        if index.catch_up(entries, claims, gone_entries, gone_claims):
+            stamps = index.folder_stamps()
+            return stamps if index.is_at(stamps) else None
+        return None
