@@ -130,12 +130,19 @@ def actor_tree(
     for entry in entries:
         children.setdefault(parent_of[entry.session_id], []).append(entry)
 
-    def grow(entry: AgentEntry) -> ActorTreeNode:
-        orphan = entry.native_parent_actor_key is not None and (parent_of[entry.session_id] is None)
-        return ActorTreeNode(
+    # Without recursion: a chain of thousands is a tree too.
+    parents_first: list[AgentEntry] = []
+    left = list(children.get(None, []))
+    while left:
+        entry = left.pop()
+        parents_first.append(entry)
+        left += children.get(entry.session_id, [])
+    nodes: dict[str, ActorTreeNode] = {}
+    for entry in reversed(parents_first):
+        nodes[entry.session_id] = ActorTreeNode(
             entry=entry,
-            is_orphan=orphan,
-            children=tuple(grow(child) for child in children.get(entry.session_id, [])),
+            is_orphan=entry.native_parent_actor_key is not None
+            and parent_of[entry.session_id] is None,
+            children=tuple(nodes[child.session_id] for child in children.get(entry.session_id, [])),
         )
-
-    return tuple(grow(entry) for entry in children.get(None, []))
+    return tuple(nodes[entry.session_id] for entry in children.get(None, []))
