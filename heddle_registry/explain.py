@@ -17,6 +17,8 @@ from heddle_registry.errors import RegistryError, UnknownEntry
 from heddle_registry.ports import Query
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from heddle_registry.core.entry import ActorChainNode, AgentEntry
     from heddle_registry.core.standing import Standing
     from heddle_registry.core.timestamp import Instant
@@ -42,6 +44,8 @@ class BranchStory:
     others: tuple[tuple[AgentEntry, Verdict], ...]
     frees_when: str
     sentences: tuple[str, ...]
+    standing: Standing | None = None
+    """How its claim stands; None where there never was one, or it cannot be read."""
     error: RegistryError | None = None
     """Of a branch whose claim cannot be read."""
 
@@ -107,6 +111,7 @@ def why_branch(registry: AgentRegistry, thread: str) -> BranchStory:
         if entry.session_id != holder_id
     )
     shown_claim = claim if claim.fence else None
+    shown_standing = standing if claim.fence else None
     if standing.state is ClaimState.NONE:
         blocking = [
             (entry, verdict)
@@ -123,6 +128,7 @@ def why_branch(registry: AgentRegistry, thread: str) -> BranchStory:
                 others=others,
                 frees_when=damage[0].hint,
                 sentences=tuple(error.message for error in damage),
+                standing=shown_standing,
                 error=damage[0],
             )
         if blocking:
@@ -136,6 +142,7 @@ def why_branch(registry: AgentRegistry, thread: str) -> BranchStory:
                 others=tuple(pair for pair in others if pair[0] is not entry),
                 frees_when="It frees when the session ends",
                 sentences=(presence_sentence(entry, verdict),),
+                standing=shown_standing,
             )
         sentences = ["nobody holds it"]
         if claim.past:
@@ -150,6 +157,7 @@ def why_branch(registry: AgentRegistry, thread: str) -> BranchStory:
             others=others,
             frees_when="",
             sentences=tuple(sentences),
+            standing=shown_standing,
         )
     state = "blocked" if standing.state is ClaimState.LOST else standing.state.value
     frees_when = standing.frees_when()
@@ -164,6 +172,7 @@ def why_branch(registry: AgentRegistry, thread: str) -> BranchStory:
         others=others,
         frees_when=frees_when,
         sentences=(holder_sentence(standing), *_runner_sentences(registry, standing)),
+        standing=standing,
     )
 
 
@@ -193,12 +202,12 @@ def _runner_sentences(registry: AgentRegistry, standing: Standing) -> tuple[str,
 
 
 def why_entry(registry: AgentRegistry, session_id: str) -> EntryStory:
-    """Return all that is known of one entry.
+    """Return all that is known of one entry, a stale one that nobody pruned yet among them.
 
     :raises UnknownEntry: there is none.
     """
     check_session_id(session_id)
-    look = registry.look(Query())
+    look = registry.look(Query(include_stale=True))
     entry = next((e for e in look.entries if e.session_id == session_id), None)
     if entry is None:
         registry.load(session_id)  # raises where its file is there and cannot be read
@@ -225,11 +234,15 @@ def _seen(registry: AgentRegistry, entry: AgentEntry, look: Look) -> SeenEntry:
     return SeenEntry(entry=entry, verdict=verdict, standing=standing)
 
 
-def overview(registry: AgentRegistry, query: Query | None = None) -> Overview:
-    """Return everybody that ``query`` finds, each with its verdict and claim."""
+def overview(
+    registry: AgentRegistry,
+    query: Query | None = None,
+    is_wanted: Callable[[AgentEntry], bool] = lambda _: True,
+) -> Overview:
+    """Return everybody that ``query`` finds and ``is_wanted``, each with its verdict and claim."""
     look = registry.look(query)
     return Overview(
-        entries=tuple(_seen(registry, entry, look) for entry in look.entries),
+        entries=tuple(_seen(registry, entry, look) for entry in look.entries if is_wanted(entry)),
         problems=look.problems,
         now=look.now,
     )

@@ -205,6 +205,19 @@ def entry_token_refusal(entry: AgentEntry, token: str | None) -> RegistryError |
     return None
 
 
+def judge_token(claim: Claim, token: str) -> FenceAnswer | None:
+    """Return why ``token`` is not the holder's; None where it is. An earlier one is told more."""
+    holder = claim.holder
+    if holder is not None and token_matches(token, holder.token):
+        return None
+    why = _refused(token)
+    for past in claim.past:
+        if token_matches(token, past.token):
+            why = _story(claim, past.session_id)
+            break
+    return FenceAnswer(valid=False, fence=claim.fence, holder=None, why=why)
+
+
 def judge_fence(standing: Standing, fence: int, entries: Mapping[str, AgentEntry]) -> FenceAnswer:
     """Return whether ``fence`` is the newest and its claim held, or expired and untaken."""
     claim = standing.claim

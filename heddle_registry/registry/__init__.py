@@ -16,7 +16,13 @@ from heddle_registry.core.release import (
     decide_hand_over,
     decide_release,
 )
-from heddle_registry.core.renew import FenceAnswer, Renewed, decide_renew, judge_fence
+from heddle_registry.core.renew import (
+    FenceAnswer,
+    Renewed,
+    decide_renew,
+    judge_fence,
+    judge_token,
+)
 from heddle_registry.core.reserve import Reserved
 from heddle_registry.core.session_id import RANDOM_BYTES, encode_session_id
 from heddle_registry.core.token import SALT_BYTES, hash_token
@@ -231,10 +237,22 @@ class AgentRegistry(ReserveDoors, SweepDoors):
                 return attrs.evolve(answer, token=new_token)
         raise no_free_id()
 
-    def check(self, thread: str, fence: int) -> FenceAnswer:
-        """Return whether ``fence`` still holds on ``thread``. Changes nothing, takes no lock."""
+    def check(
+        self, thread: str, fence: int | None = None, *, token: str | None = None
+    ) -> FenceAnswer:
+        """Return whether ``fence`` still holds on ``thread``. Changes nothing, takes no lock.
+
+        A ``token`` must be the holder's as well; without a fence it is judged alone.
+
+        :raises UsageError: neither is given.
+        """
         check_thread(thread)
+        if fence is None and token is None:
+            raise UsageError("check needs a fence or a token")
         loaded, now = self.store.peek(Keys(threads=(thread,)))
         claim = loaded.claim_on(thread, now)
         standing = self.standing_of(claim, loaded.entries.values(), now)
-        return judge_fence(standing, fence, loaded.entries)
+        refused = judge_token(claim, token) if token is not None else None
+        if refused is not None:
+            return refused
+        return judge_fence(standing, claim.fence if fence is None else fence, loaded.entries)

@@ -101,17 +101,20 @@ def script_terms(
     path: str | os.PathLike[str] | None = None,
     force_reason: str | None = None,
     token: str | None = None,
+    default_ttl_s: float | None = None,
+    detection: bool = True,
 ) -> Terms:
     """Return the terms of a one-shot reservation.
 
     ``owner_pid`` names the owner; else, with ``ttl_s``, the TTL alone decides and the harness is
     only recorded; else the harness in the ancestor chain, if its pid can be seen; else a TTL of
-    300 s. This process's own pid is never recorded: it is about to exit.
+    ``default_ttl_s`` (300 s). This process's own pid is never recorded: it is about to exit.
+    ``detection`` False looks for no harness.
 
     :raises UsageError: ``owner_pid`` does not run, or ``ttl_s`` is out of bounds.
     """
     asker = find_asker(registry)
-    harness = harness_owner(registry, asker)
+    harness = harness_owner(registry, asker) if detection else None
     owner: Owner | None = None
     recorded: Owner | None = None
     if owner_pid is not None:
@@ -121,7 +124,7 @@ def script_terms(
     elif harness is not None:
         owner = harness
     else:
-        ttl_s = DEFAULT_TTL_S
+        ttl_s = DEFAULT_TTL_S if default_ttl_s is None else default_ttl_s
     return Terms(
         owner=owner,
         recorded_owner=recorded,
