@@ -1,0 +1,1 @@
+"""The command line: a parser, one module a verb, and rendering."""

@@ -1,0 +1,29 @@
+"""The command ``heddle-registry``.
+
+Only what the first word asks for is imported: looking at it costs nothing but ``sys``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: this process's) and return its exit status.
+
+    Never raises for anything that a user can do; what goes wrong is said on stderr, or with
+    ``--json`` on stdout.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    # A verb that the standard library alone can answer belongs here, before argparse is imported.
+    from heddle_registry.cli.application import run_command
+
+    return run_command(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
