@@ -195,15 +195,28 @@ class TranscriptSource:
         with open(self.path, "rb") as file:
             return file.read(size)
 
-    def lines(self, *needles: bytes) -> Iterator[bytes]:
+    def lines(self, *needles: bytes, of_objects: bool = False) -> Iterator[bytes]:
         """Yield each new, complete line that contains one of the needles (all, if none given).
 
-        Without its line end. A last line that has none waits for the next read.
+        Without its line end. A last line that has none waits for the next read, unless the lines
+        are ``of_objects``, for `objects`: then it is yielded once it is a complete JSON object.
         """
-        for block, limit, base in self._blocks():
+        for block, limit, base in self._blocks(tail=of_objects):
+            view = memoryview(block)
             for start, end in _hits(block, limit, needles):
                 self.line_at, self.line_bytes = base + start, end - start
-                yield bytes(block[start:end])
+                yield bytes(view[start:end])
+            view.release()  # or the buffer could not grow
+
+    def objects(self, line: bytes) -> Iterator[dict[str, Any]]:
+        """Yield the JSON objects of the line that `lines` yielded last; mostly one."""
+        try:
+            record = self._loads(line)
+        except ValueError:
+            yield from self._unglue(line)
+            return
+        if type(record) is dict:
+            yield record
 
     def json_lines(self, *needles: bytes) -> Iterator[dict[str, Any]]:
         r"""Yield the JSON objects of each new, complete line that contains one of the needles.
@@ -227,17 +240,20 @@ class TranscriptSource:
                 if type(record) is dict:
                     yield record
 
-    def _unglue(self, line: bytearray) -> Iterator[dict[str, Any]]:
+    def _unglue(self, line: bytes | bytearray) -> Iterator[dict[str, Any]]:
         # A torn write leaves a fragment with the next record glued to it. A record starts at a
-        # brace that is not the value of a key and not an element of a list.
+        # brace that is not the value of a key and not an element of a list, or as this line does.
         import json
         import re
 
         text = line.decode("utf-8", "replace").lstrip("\ufeff \t\r")
         decoder = json.JSONDecoder(strict=False)
-        starts = re.compile(r'(?<![:,\[\s\\])\s*(\{\s*")')
+        head = text[: text.find(":") + 1]
+        alike = f"|(?={re.escape(head)})" if head.startswith("{") else ""
+        starts = re.compile(r'(?<![:,\[\s\\])\s*(?=\{\s*")' + alike)
         at = tried = found = 0
-        while at < len(text) and tried < MAX_GLUED_STARTS:
+        most = max(4, min(MAX_GLUED_STARTS, MAX_LINE_BYTES // (len(text) + 1)))
+        while at < len(text) and tried < most:
             tried += 1
             try:
                 record, after = decoder.raw_decode(text, at)
@@ -245,7 +261,7 @@ class TranscriptSource:
                 following = starts.search(text, at + 1)
                 if following is None:
                     break
-                at = following.start(1)
+                at = following.end()
                 continue
             if type(record) is dict:
                 found += 1

@@ -71,8 +71,8 @@ class UsageCounter(NamedTuple):
     """One reading of a running total, for harnesses that write cumulative counters.
 
     ``series`` names the counter; its readings must arrive in the file's order. A reading equal
-    to the one before is a re-emit and counts nothing; one that fell, or that equals its own
-    ``last`` call, began again from zero.
+    to the one before is a re-emit and counts nothing; one whose output or whole fell, or that
+    equals its own ``last`` call, began again from zero.
     """
 
     series: str
@@ -102,36 +102,32 @@ def counter_delta(
     ``state`` is what the previous call for this series returned (JSON-able: how often the
     counter began again, then its five buckets), None for a first reading.
     """
-    total = [
-        counter.input,
-        counter.cache_creation,
-        counter.cache_read,
-        counter.output,
-        counter.reasoning,
-    ]
-    epoch, base = (0, [0, 0, 0, 0, 0]) if state is None else (state[0], state[1:])
+    series, fresh, creation, cached, output, reasoning, key, last, forked, replayed, *_ = counter
+    total = [fresh, creation, cached, output, reasoning]
     if state is None:
-        if counter.forked and counter.last is not None and not counter.replayed:
-            base = [max(0, now - call) for now, call in zip(total, counter.last, strict=True)]
-    elif total == base:
-        return None, state
-    elif any(now < before for now, before in zip(total, base, strict=True)) or (
-        counter.last is not None and total == list(counter.last) and any(base)
-    ):
-        epoch, base = epoch + 1, [0, 0, 0, 0, 0]
+        epoch, base = 0, [0, 0, 0, 0, 0]
+        if forked and last is not None and not replayed:
+            base = [max(0, now - call) for now, call in zip(total, last, strict=True)]
+    else:
+        epoch, *base = state
+        if total == base:
+            return None, state
+        if (
+            output < base[3]
+            or fresh + creation + cached + output < sum(base[:4])
+            or (last is not None and total == list(last) and any(base))
+        ):
+            epoch, base = epoch + 1, [0, 0, 0, 0, 0]
     after = [epoch, *total]
-    if counter.replayed:
+    if replayed:
         return None, after
-    fresh, creation, cached, output, reasoning = (
-        now - before for now, before in zip(total, base, strict=True)
-    )
     return UsageRecord(
-        id=counter.id or f"{counter.series}#{epoch}#{'.'.join(map(str, total))}",
-        input=fresh,
-        cache_creation=creation,
-        cache_read=cached,
-        output=output,
-        reasoning=reasoning,
+        key or f"{series}#{epoch}#{fresh}.{creation}.{cached}.{output}.{reasoning}",
+        fresh - base[0],
+        creation - base[1],
+        cached - base[2],
+        output - base[3],
+        reasoning - base[4],
         model=counter.model,
         at=counter.at,
         actor=counter.actor,

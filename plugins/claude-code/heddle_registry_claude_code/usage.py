@@ -168,7 +168,7 @@ def _record(
         actor,
         chars > MIN_JUDGED_CHARS and chars > PLAUSIBLE_CHARS_PER_TOKEN * output,
         replayed,
-        0 if agent or sidechain else 1,
+        0 if agent or sidechain or line.get("forkedFrom") else 1,
         hour,
     )
 

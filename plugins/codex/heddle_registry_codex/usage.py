@@ -10,6 +10,7 @@ against recorded runs of 0.169 and files of 10 sessions from 0.39 to 0.140.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from heddle_registry.core.usage import UsageCounter, UsageRecord, instant_s
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 
 BURST_S: Final = 1.0
 """A copied history is written in one go: its totals follow each other faster than any call."""
+_HEAD: Final = re.compile(
+    rb'\{"timestamp":"[^"\\]*",(?:"ordinal":\d+,)?"type":"(\w+)","payload":\{(?:"type":"(\w+)")?'
+)
+"""How Codex itself begins a line: of most lines this tells that they matter not."""
+_NEXT: Final = b'{"timestamp":"'
+"""Another record glued to the line; inside a string its quotes would be escaped."""
+_WANTED: Final = frozenset({b"session_meta", b"turn_context", b"token_usage_record"})
 _NEEDLES: Final = (
     b'"token_count"',
     b'"token_usage_record"',
@@ -33,48 +41,80 @@ _NEEDLES: Final = (
 
 
 def records(source: TranscriptSource) -> Iterator[UsageRecord | UsageCounter]:
-    """Yield the readings of the thread's total and its tool calls."""
+    """Yield the readings of the thread's total, and how many tools were called."""
     memory = source.memory
-    for line in source.json_lines(*_NEEDLES):
-        kind, payload = line.get("type"), line.get("payload")
-        if kind == "thread.started":  # `codex exec --json`
-            memory["thread"] = line.get("thread_id")
-            source.declare(f"thread:{memory['thread']}")
+    calls: dict[str, int] = memory.setdefault("calls", {})
+    before = dict(calls)
+    last_total: Any = None
+    for raw in source.lines(of_objects=True):
+        if _matters_not(raw, calls, memory):
             continue
-        if kind == "turn.completed":
-            payload = {"info": {"total_token_usage": line.get("usage")}}
-            kind = "event_msg"
-        elif not isinstance(payload, dict):
-            continue
-        thread = memory.get("thread")
-        if kind == "session_meta":
-            _meta(source, payload, line)
-        elif kind == "turn_context":
-            memory["model"] = payload.get("model") or memory.get("model")
-        elif kind == "token_usage_record":
-            reading = _reading(
-                source, line, payload.get("thread_token_usage"), payload.get("usage")
-            )
-            if reading is not None:
-                foreign = payload.get("thread_id") not in {None, thread}
-                yield reading._replace(
-                    id=payload.get("response_id"), replayed=reading.replayed or foreign
-                )
-        elif kind == "event_msg":
-            info = payload.get("info")
-            if isinstance(info, dict):
-                reading = _reading(
-                    source, line, info.get("total_token_usage"), info.get("last_token_usage")
-                )
-                if reading is not None:
-                    yield reading
-        elif kind == "response_item" and str(payload.get("type", "")).endswith("_call"):
-            at = line.get("timestamp")
-            if not _copied_item(memory, instant_s(at)):
-                call = payload.get("call_id") or payload.get("id") or source.line_at
-                yield UsageRecord(
-                    f"{thread}:{call}", tool_calls=1, requests=0, model=memory.get("model"), at=at
-                )
+        for line in source.objects(raw):
+            payload, name = line.get("payload"), line.get("type")
+            if name == "turn.completed":
+                yield from _reading(source, line, line.get("usage"), None)
+            elif name == "thread.started":  # `codex exec --json`
+                memory["thread"] = line.get("thread_id")
+                source.declare(f"thread:{memory['thread']}")
+            elif not isinstance(payload, dict):
+                continue
+            elif name == "event_msg":
+                info = payload.get("info")
+                if not isinstance(info, dict):
+                    continue
+                total = info.get("total_token_usage")
+                if total is not None and (total != last_total or _linked(memory)):
+                    last_total = total
+                    yield from _reading(source, line, total, info.get("last_token_usage"))
+            elif name == "token_usage_record":
+                last_total = payload.get("thread_token_usage")
+                foreign = payload.get("thread_id") not in {None, memory.get("thread")}
+                for reading in _reading(source, line, last_total, payload.get("usage")):
+                    yield reading._replace(
+                        id=payload.get("response_id"), replayed=reading.replayed or foreign
+                    )
+            elif name == "response_item":
+                called = str(payload.get("type", "")).endswith("_call")
+                if called and not _copied_item(memory, instant_s(line.get("timestamp"))):
+                    _count(calls, memory)
+            elif name == "turn_context":
+                memory["model"] = payload.get("model") or memory.get("model")
+            elif name == "session_meta":
+                _meta(source, payload, line)
+                last_total = None
+    for model, count in calls.items():
+        if count != before.get(model):
+            # How many there are by now: in a longer copy of the file there are more, never other.
+            key = f"{memory.get('thread') or source.path}:calls:{model}"
+            yield UsageRecord(key, tool_calls=count, requests=0, model=model or None)
+
+
+def _matters_not(raw: bytes, calls: dict[str, int], memory: dict[str, Any]) -> bool:
+    """Tell of most lines by their beginning that they need no parsing; count tool calls so."""
+    head = _HEAD.match(raw)
+    if head is None:
+        return not any(needle in raw for needle in _NEEDLES)
+    if raw.find(_NEXT, 1) >= 0:
+        return False
+    kind, detail = head.groups()
+    if kind == b"response_item":
+        if detail is None or (detail.endswith(b"_call") and _linked(memory)):
+            return False
+        if detail.endswith(b"_call"):
+            _count(calls, memory)
+        return True
+    if kind == b"event_msg":
+        return detail is not None and detail != b"token_count"
+    return kind not in _WANTED
+
+
+def _linked(memory: dict[str, Any]) -> bool:
+    return bool(memory.get("copied") or memory.get("forked"))
+
+
+def _count(calls: dict[str, int], memory: dict[str, Any]) -> None:
+    model = memory.get("model") or ""
+    calls[model] = calls.get(model, 0) + 1
 
 
 def _meta(source: TranscriptSource, payload: dict[str, Any], line: dict[str, Any]) -> None:
@@ -99,23 +139,25 @@ def _meta(source: TranscriptSource, payload: dict[str, Any], line: dict[str, Any
 
 def _reading(
     source: TranscriptSource, line: dict[str, Any], total: Any, last: Any
-) -> UsageCounter | None:
+) -> Iterator[UsageCounter]:
     if not isinstance(total, dict):
-        return None
+        return
     memory = source.memory
+    linked = _linked(memory)
     fresh, written, cached, output, reasoning = _buckets(total)
-    return UsageCounter(
-        series=str(memory.get("thread") or "rollout"),
-        input=fresh,
-        cache_creation=written,
-        cache_read=cached,
-        output=output,
-        reasoning=reasoning,
+    yield UsageCounter(
+        str(memory.get("thread") or "rollout"),
+        fresh,
+        written,
+        cached,
+        output,
+        reasoning,
         last=_buckets(last) if isinstance(last, dict) else None,
-        forked=bool(memory.get("forked")),
-        replayed=_copied_count(memory, instant_s(line.get("timestamp"))),
+        forked=linked and bool(memory.get("forked")),
+        replayed=linked and _copied_count(memory, instant_s(line.get("timestamp"))),
         model=memory.get("model"),
         at=line.get("timestamp"),
+        actor=source.actor,
     )
 
 
@@ -133,8 +175,7 @@ def _buckets(usage: dict[str, Any]) -> tuple[int, int, int, int, int]:
 
 def _copied_count(memory: dict[str, Any], at_s: float) -> bool:
     """Tell whether a total was copied from another thread's history."""
-    linked = memory.get("copied") or memory.get("forked")
-    if linked and 0 < at_s < memory.get("started_s", 0.0) - BURST_S:
+    if 0 < at_s < memory.get("started_s", 0.0) - BURST_S:
         memory["count_s"] = memory["item_s"] = at_s
         return True  # a copy that kept its timestamps
     if not memory.get("copied"):
@@ -149,8 +190,7 @@ def _copied_count(memory: dict[str, Any], at_s: float) -> bool:
 
 def _copied_item(memory: dict[str, Any], at_s: float) -> bool:
     """Tell whether a tool call was copied: it lies in the same burst."""
-    linked = memory.get("copied") or memory.get("forked")
-    if linked and 0 < at_s < memory.get("started_s", 0.0) - BURST_S:
+    if 0 < at_s < memory.get("started_s", 0.0) - BURST_S:
         return True
     if not memory.get("copied") or (memory["item_s"] and at_s - memory["item_s"] >= BURST_S):
         return False

@@ -40,6 +40,9 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
             session = data.get("sessionId") or os.path.basename(os.path.dirname(source.path))
             memory.update(session=session, process=0, told=False, live={})
             source.declare(f"session:{session}")
+        elif kind in {"session.start", "session.resume"} and (memory["live"] or memory["told"]):
+            # The process before was killed: what it told until then stands.
+            memory.update(process=memory["process"] + 1, told=False, live={})
         agent = line.get("agentId") or data.get("agentId")
         actor = f"agent:{agent}" if agent else f"session:{memory['session']}"
         if agent:

@@ -53,6 +53,13 @@ def test_live_output_is_a_lower_bound_until_the_process_tells_its_usage(tmp_path
     assert rows(path, shutdown("e10", 6))["session:s1"].output_tokens == 37
 
 
+def test_a_killed_process_keeps_its_lower_bound_beside_the_next_ones_usage(tmp_path: Path) -> None:
+    resume = {"type": "session.resume", "id": "e5", "data": {}}
+    path = tmp_path / "events.jsonl"
+    found = rows(path, START, message(10), resume, message(5), shutdown("e9", 6))["session:s1"]
+    assert (found.output_tokens, found.lower_bound) == (16, True)
+
+
 def test_a_text_about_a_shutdown_is_none(tmp_path: Path) -> None:
     data = {"toolCallId": "c1", "arguments": {"command": 'grep "session.shutdown" x'}}
     start = {"type": "tool.execution_start", "id": "e1", "data": data}
