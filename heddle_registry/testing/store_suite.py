@@ -15,7 +15,8 @@ alone answers the same object again.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from heddle_registry.core.transaction import Effect, Facts, Loaded
     from heddle_registry.ports import Host, Store
 
-T = TypeVar("T")
 _DAY_S = 86_400.0
 _PATIENCE_S = 30.0
 
@@ -145,10 +145,13 @@ class StoreSuite:
         assert loaded.claims == {full.thread: claim}
 
     def test_effects_are_made_in_order_and_the_last_one_stands(self, tmp_path: Path) -> None:
-        store = self.open_store(FakeHost(), tmp_path)
+        host = FakeHost()
+        store = self.open_store(host, tmp_path)
+        query = ContextQueryEntry(path="p", queried_at=host.now().at)
         first, second = _entry("agent-a", harness="one"), _entry("agent-a", harness="two")
         _write(store, PutEntry(first), PutEntry(_entry("agent-b")), PutEntry(second))
         _write(store, RemoveEntry("agent-b"), RemoveEntry("agent-never"))
+        _write(store, KeepQueries("agent-a", (query, query)))
         assert _load(store, all_active=True).entries == {"agent-a": second}
 
     def test_a_decision_that_needs_facts_writes_nothing_and_is_asked_again(
@@ -189,27 +192,11 @@ class StoreSuite:
         answered = store.transact(Keys(), refuse, {})
         assert isinstance(answered, Decision)
         assert answered.refusal is refusal
-        raised = False
-        try:
+        with suppress(LookupError):
             store.transact(Keys(), fail, {})
-        except LookupError:
-            raised = True
-        assert raised
+            raise AssertionError("it swallowed the caller's error")
         _write(store, PutEntry(_entry("agent-b")))  # the exclusion is free again
         assert set(_load(store, all_active=True).entries) == {"agent-a", "agent-b"}
-
-    def test_the_clock_is_read_under_the_exclusion(self, tmp_path: Path) -> None:
-        host = FakeHost()
-        store = self.open_store(host, tmp_path)
-        host.advance(5)
-        seen: list[Instant] = []
-
-        def decide(_loaded: Loaded, now: Instant, _facts: Facts) -> Decision[None]:
-            seen.append(now)
-            return Decision(effects=(PutEntry(_entry("agent-a")),))
-
-        store.transact(Keys(), decide, {})
-        assert seen[-1] == host.now()
 
     def test_each_key_loads_what_it_names_and_what_that_needs(self, tmp_path: Path) -> None:
         host = FakeHost()
@@ -281,22 +268,19 @@ class StoreSuite:
         match = _entry("agent-match", 5, thread="here", path=str(tmp_path / "link"), **fields)
         done = _ended("agent-done", host.now().at, thread="here", **fields)
         _write(store, *map(PutEntry, (match, done, _entry("agent-a", 9), _entry("agent-b", 1))))
-        found = [entry.session_id for entry in store.look(Query()).entries]
-        assert found == ["agent-a", "agent-match", "agent-b", "agent-done"]
+        assert [entry.session_id for entry in store.look(Query()).entries] == [
+            "agent-a",
+            "agent-match",
+            "agent-b",
+            "agent-done",
+        ]
         narrow: list[dict[str, Any]] = [{name: fields[name]} for name in fields if name != "pid"]
         narrow += [{"session_id": "agent-match"}, {"thread": "here"}, {"owner_pids": (7, 8)}]
         narrow += [{"path": str(folder.resolve())}]
         for query in narrow:
             assert store.look(Query(active_only=True, **query)).entries == (match,), query
-        both = store.look(Query(thread="here", native_actor_key="k")).entries
-        assert both == (match, done)
-        nobody: list[dict[str, Any]] = [
-            {"session_id": "agent-no"},
-            {"native_actor_key": ""},
-            {"owner_pids": ()},
-        ]
-        for query in nobody:
-            assert store.look(Query(**query)).entries == (), query
+        assert store.look(Query(thread="here", native_actor_key="k")).entries == (match, done)
+        assert store.look(Query(session_id="agent-no")).entries == ()
 
     def test_a_look_shows_the_claims_of_its_threads_and_the_newer_heartbeat(
         self, tmp_path: Path
@@ -310,10 +294,9 @@ class StoreSuite:
         renewed = attrs.evolve(claim, holder=attrs.evolve(claim.holder, renewed_at=host.now()))
         _write(store, PutEntry(_entry("agent-a")), PutClaim(renewed), PutClaim(Claim(thread="x")))
         look = store.look(Query(session_id="agent-a"))
-        assert look.claims == {"main": renewed}
+        assert (look.claims, look.now) == ({"main": renewed}, host.now())
         assert look.entries[0].heartbeat_at == host.now().at
         assert store.look(Query(thread="x")).claims == {"x": Claim(thread="x")}
-        assert look.now == host.now()
 
     def test_no_change_is_lost_between_two_views(self, tmp_path: Path) -> None:
         host = FakeHost()
@@ -333,13 +316,6 @@ class StoreSuite:
         for view in views:
             assert _load(view, threads=("main",)).claims["main"].fence == 4 * turns
 
-    def test_queries_that_do_not_fit_are_taken(self, tmp_path: Path) -> None:
-        host = FakeHost()
-        store = self.open_store(host, tmp_path)
-        query = ContextQueryEntry(path="p", queried_at=host.now().at)
-        _write(store, KeepQueries("agent-a", (query, query)), PutEntry(_entry("agent-a")))
-        assert set(_load(store, all_active=True).entries) == {"agent-a"}
-
     def test_waiters_stand_in_the_order_in_which_they_came(self, tmp_path: Path) -> None:
         store = self.open_store(FakeHost(), tmp_path)
         with store.join_line("main", 60) as first, store.join_line("main", 60) as second:
@@ -347,6 +323,7 @@ class StoreSuite:
                 return  # a system without lines
             with store.join_line("other", 60):
                 assert _load(store, line_of="main").line == (first.ticket, second.ticket)
+            first.wait(0.01, None)
             first.leave()
             first.leave()
             assert store.peek(Keys(line_of="main"))[0].line == (second.ticket,)
@@ -377,11 +354,6 @@ class StoreSuite:
                 lambda: _write(store, PutClaim(Claim(thread="main")), freed=("main",)),
             )
             assert woken == ["first", "second"]
-
-    def test_a_place_does_not_outstay_its_time(self, tmp_path: Path) -> None:
-        store = self.open_store(FakeHost(), tmp_path)
-        with store.join_line("main", 60) as place:
-            place.wait(0.01, None)
 
     def test_a_liveness_lock_tells_held_from_free(self, tmp_path: Path) -> None:
         host = FakeHost()
