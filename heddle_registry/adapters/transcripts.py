@@ -118,15 +118,20 @@ def _check(descriptor: int, offset: int) -> str:
 
 
 @cache
-def json_parser() -> Callable[[bytes | bytearray], Any]:
+def json_parser() -> Callable[[bytes | bytearray | memoryview], Any]:
     """Return orjson's parser where it is installed (the extra ``fast``), else the standard one."""
     try:
         import orjson
     except ImportError:
-        import json
+        return standard_parser
+    return orjson.loads
 
-        return json.loads
-    return orjson.loads  # type: ignore[no-any-return,unused-ignore]
+
+def standard_parser(text: bytes | bytearray | memoryview) -> Any:
+    """Parse with the standard library, which knows no memoryview."""
+    import json
+
+    return json.loads(bytes(text))
 
 
 class TranscriptSource:
@@ -229,18 +234,19 @@ class TranscriptSource:
         """
         loads = self._loads
         for block, limit, base in self._blocks(tail=True):
+            view = memoryview(block)
             for start, end in _hits(block, limit, needles):
                 self.line_at, self.line_bytes = base + start, end - start
-                line = block[start:end]
                 try:
-                    record = loads(line)
+                    record = loads(view[start:end])
                 except ValueError:
-                    yield from self._unglue(line)
+                    yield from self._unglue(bytes(view[start:end]))
                     continue
                 if type(record) is dict:
                     yield record
+            view.release()  # or the buffer could not grow
 
-    def _unglue(self, line: bytes | bytearray) -> Iterator[dict[str, Any]]:
+    def _unglue(self, line: bytes) -> Iterator[dict[str, Any]]:
         # A torn write leaves a fragment with the next record glued to it. A record starts at a
         # brace that is not the value of a key and not an element of a list, or as this line does.
         import json

@@ -90,7 +90,8 @@ def read_usage(
     that names none itself. ``readers`` maps a harness to its plugin's ``heddle_usage``. With a
     ``state_dir`` the next read goes on where this one ended; where it cannot be written, or None,
     everything is read each time. ``progress`` is called with bytes read and bytes to read (an
-    upper bound). ``since_s`` counts only records at or after that instant.
+    upper bound). ``since_s`` counts only records at or after that instant; those without a time
+    are left out then.
 
     Nothing raises because of a transcript or a plugin: that is a `SourceFault`. A source that is
     gone keeps the totals it had. Blocks for the time of the reading, and for another reader of
@@ -339,7 +340,12 @@ class _Reading:
 
         try:
             self._state.records.join(
-                known.source, known.rank(source.path), pending.values(), actors, document=document
+                source.harness,
+                known.source,
+                known.rank(source.path),
+                pending.values(),
+                actors,
+                document=document,
             )
         except sqlite3.Error as error:
             raise _StateBroken(error) from error

@@ -76,6 +76,7 @@ class RecordTable:
 
     def join(
         self,
+        harness: str,
         source: int,
         rank: Rank,
         records: Iterable[UsageRecord],
@@ -85,13 +86,14 @@ class RecordTable:
     ) -> None:
         """Join records with what is known under their ids, and move the sums by the difference.
 
-        Each record's ``actor`` is a key of ``actors``; ids are unique among ``records``. Raises
-        sqlite3.Error where the file cannot take them.
+        Each record's ``actor`` is a key of ``actors``; ids are unique among ``records``, and each
+        harness has ids of its own. Raises sqlite3.Error where the file cannot take them.
         """
         fresh: dict[int, Row] = {}
+        prefix = f"{harness}\0".encode()
         row_of, number_of, kind = self._row, int.from_bytes, _DOCUMENT if document else 0
         for record in records:
-            digest = blake2b(record.id.encode("utf-8", "replace"), digest_size=8).digest()
+            digest = blake2b(prefix + record.id.encode("utf-8", "replace"), digest_size=8).digest()
             number = number_of(digest, "big", signed=True)
             fresh[number] = row_of(number, source, record, actors[record.actor], kind)
         self._ranks[source] = rank

@@ -159,5 +159,5 @@ def test_the_standard_parser_reads_the_same_where_orjson_is_missing(
 ) -> None:
     path = tmp_path / "log.jsonl"
     path.write_bytes(LINES + b'{"usage": 1}{"usage": 2}\n{"usage": 3}')
-    monkeypatch.setattr(transcripts, "json_parser", lambda: json.loads)
+    monkeypatch.setattr(transcripts, "json_parser", lambda: transcripts.standard_parser)
     assert read(path)[0] == [*RECORDS, {"usage": 1}, {"usage": 2}, {"usage": 3}]

@@ -205,6 +205,12 @@ def test_a_plugin_that_answers_nonsense_or_is_missing_is_named(tmp_path: Path) -
     assert read_usage([("x", str(path), None)], {"x": lambda _: None}).faults == ()
 
 
+def test_each_harness_has_ids_of_its_own(tmp_path: Path) -> None:
+    one, two = (write(tmp_path / f"{n}.jsonl", {"id": "1", "out": 5}) for n in range(2))
+    sources = [("acme", str(one), None), ("other", str(two), None)]
+    assert read_usage(sources, {"acme": acme, "other": acme}).totals.output_tokens == 10
+
+
 def test_totals_of_a_transcript_that_is_gone_are_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"id": "a", "out": 5})
     read(path, state=tmp_path)
