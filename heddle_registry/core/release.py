@@ -23,6 +23,7 @@ from heddle_registry.core.renew import (
 )
 from heddle_registry.core.reserve import IdTaken, Reserved
 from heddle_registry.core.standing import Witness, stand
+from heddle_registry.core.token import token_matches
 from heddle_registry.core.transaction import (
     Decision,
     Effect,
@@ -121,8 +122,20 @@ def decide_release(
     try:
         ended_entry, effects, freed = end_entry(entry, event, claim if holds else None, now)
     except RegistryError as error:
+        if bearer is not None and claim is not None and _was_taken(claim, session_id, bearer):
+            # That it is abandoned says less than who took the branch, and why.
+            return Decision(refusal=bearer_refusal(claim, session_id, bearer.token))
         return Decision(refusal=error)
     return Decision(answer=ended_entry, effects=effects, freed=freed)
+
+
+def _was_taken(claim: Claim, session_id: str, bearer: Bearer) -> bool:
+    return any(
+        past.session_id == session_id
+        and past.cause is not EndCause.RELEASED
+        and token_matches(bearer.token, past.token)
+        for past in claim.past
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from heddle_registry.core.entry import check_entry
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.limits import (
     DEFAULT_TTL_S,
@@ -184,7 +185,7 @@ class ReserveDoors(EntryDoors):
             raise UsageError(f"build() made an entry for {entry.thread!r}, not for {thread!r}")
         if entry.status is not AgentStatus.ACTIVE or entry.completed_at is not None:
             raise UsageError("build() must return an Active entry without completed_at")
-        return entry
+        return check_entry(entry)
 
     def _terms_of(self, entry: AgentEntry, terms: Terms) -> Terms:
         path = canonical_folder(entry.path) if entry.path is not None else None
