@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from heddle_registry.core.combine import (
@@ -113,6 +114,23 @@ class Plugins:
             speakers,
         )
         return first_by_name(answers)
+
+    def usage_readers(self) -> dict[str, Callable[[Any], Iterable[Any]]]:
+        """Return, for each harness that a plugin speaks for, how its transcripts are read.
+
+        For `adapters.usage_reader.read_usage`: records come one by one, so that a transcript of
+        any size is read in little memory, and what a plugin raises is a fault of that transcript.
+        Of several plugins the first by name that does not answer None reads it.
+        """
+        readers: dict[str, Callable[[Any], Iterable[Any]]] = {}
+        hooks = sorted(self._manager.hook.heddle_usage.get_hookimpls(), key=_plugin_name)
+        for harness in self.harnesses():
+            speakers = [
+                hook for hook in hooks if harness in self._speaks_for.get(hook.plugin_name, ())
+            ]
+            if speakers:
+                readers[harness] = partial(_first_answer, speakers)
+        return readers
 
     def attach_rules(self) -> tuple[Any, ...]:
         """Return the attach rules of all plugins, by plugin name."""
@@ -285,6 +303,18 @@ def _resolved(value: str) -> object:
     for part in filter(None, attribute.strip().split(".")):
         found = getattr(found, part)
     return found
+
+
+def _plugin_name(hook: Any) -> str:
+    return str(hook.plugin_name)
+
+
+def _first_answer(hooks: Sequence[Any], source: Any) -> Iterable[Any]:
+    for hook in hooks:
+        answer = hook.function(**dict.fromkeys(hook.argnames, source))
+        if answer is not None:
+            return answer  # type: ignore[no-any-return]
+    return ()
 
 
 def _all(answer: Any, kinds: Any) -> tuple[Any, ...]:

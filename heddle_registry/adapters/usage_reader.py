@@ -261,7 +261,7 @@ class _Reading:
             self._fold(reader, harness, path, key, known, now)
         except _StateBroken as error:
             raise error.cause from error
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything, at its own cost
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
             # The position stays where it was: the next read tries again.
             self._state.rollback()
             code, detail = "plugin", f"{type(error).__name__}: {error}"

@@ -26,6 +26,7 @@ _HEAD: Final = re.compile(
     rb'\{"timestamp":"[^"\\]*",(?:"ordinal":\d+,)?"type":"(\w+)","payload":\{(?:"type":"(\w+)")?'
 )
 """How Codex itself begins a line: of most lines this tells that they matter not."""
+_THREAD: Final = re.compile(r"rollout-.*-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl$")
 _NEXT: Final = b'{"timestamp":"'
 """Another record glued to the line; inside a string its quotes would be escaped."""
 _WANTED: Final = frozenset({b"session_meta", b"turn_context", b"token_usage_record"})
@@ -119,9 +120,10 @@ def _count(calls: dict[str, int], memory: dict[str, Any]) -> None:
 
 def _meta(source: TranscriptSource, payload: dict[str, Any], line: dict[str, Any]) -> None:
     memory, thread = source.memory, payload.get("id")
-    if memory.get("thread") in {None, thread}:
-        if memory.get("thread") is None:
-            memory["thread"] = thread
+    if memory.get("thread") is None:
+        memory["thread"] = _own_thread(source, thread)
+    if memory["thread"] == thread:
+        if "started_s" not in memory:
             memory["started_s"] = instant_s(payload.get("timestamp") or line.get("timestamp"))
             origin = payload.get("source")
             spawn = origin.get("subagent") if isinstance(origin, dict) else None
@@ -135,6 +137,14 @@ def _meta(source: TranscriptSource, payload: dict[str, Any], line: dict[str, Any
     else:  # another thread's history follows; what comes first of it is a copy
         memory["copied"] = True
         memory["count_s"] = memory["item_s"] = 0.0
+
+
+def _own_thread(source: TranscriptSource, first: Any) -> Any:
+    """Return the file's own thread: that of its first meta line, unless it begins with a copy."""
+    named = _THREAD.search(source.path)
+    if named is None or named[1] == first:
+        return first
+    return named[1] if f'"{named[1]}"'.encode() in source.head(1 << 18) else first
 
 
 def _reading(

@@ -175,6 +175,20 @@ def test_a_copied_history_counts_for_its_thread_only_with_and_without_it(tmp_pat
     assert rows(child)["t2"].totals.tool_calls == 1
 
 
+def test_a_copy_that_comes_before_the_threads_own_first_line_is_none_of_its_usage(
+    tmp_path: Path,
+) -> None:
+    own = "01a2029f-b10d-73a1-b3fb-00fecaae3de0"
+    path = write(
+        tmp_path / f"rollout-2026-01-01T00-01-40-{own}.jsonl",
+        meta("t1"),
+        count(0.1, usage(5, 50), usage(5, 50)),
+        meta(own, 1, forked_from_id="t1"),
+        count(20, usage(9, 90), usage(4, 40)),
+    )
+    assert outputs(path) == {own: 4}
+
+
 def test_a_resume_of_the_same_thread_goes_on_and_its_archived_copy_counts_nothing(
     tmp_path: Path,
 ) -> None:
