@@ -134,9 +134,17 @@ class Writer:
                 layout.make_folder(layout.claims)
                 self._folders.claims.forget(name)
                 known = self._claims.get(name) or self._loaded.claims.get(claim.thread)
-                self._moved_claims |= claim_keys(known) != claim_keys(claim)
+                is_renewal = claim_keys(known) == claim_keys(claim)
+                self._moved_claims |= not is_renewal
                 self._claims[name] = claim
-                replace_file(layout.claims, name, claim_to_toml(claim), tmp_dir=layout.tmp)
+                replace_file(
+                    layout.claims,
+                    name,
+                    claim_to_toml(claim),
+                    tmp_dir=layout.tmp,
+                    # A power loss that takes a renewal back takes the boot's clock with it.
+                    durable_dir=not is_renewal,
+                )
                 self._folders.claims.remember(name, claim)
             case RemoveEntry(session_id):
                 self._remove(session_id)

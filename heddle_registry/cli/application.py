@@ -67,7 +67,12 @@ def _dispatch(words: Sequence[str], command: _Command) -> int:
 
     parser = verb_parser(name, VERBS[name][1])
     command.verb.configure(parser)
+    behind: list[str] = []
+    if getattr(command.verb, "TAKES_COMMAND", False) and "--" in rest:
+        at = rest.index("--")
+        rest, behind = rest[:at], rest[at + 1 :]
     args: argparse.Namespace = parser.parse_args(rest)
+    args.command = behind
     command.json = args.json
     return command.verb.run(args)
 
@@ -122,7 +127,8 @@ def _say(command: _Command, code: str, message: str, hint: str) -> None:
         from heddle_registry.cli.output import print_failure
 
         print_failure(code, message, hint)
-        return
+        if not getattr(command.verb, "SAYS_ALWAYS", False):
+            return
     from heddle_registry.cli.text import complain
 
     complain(f"{message}. {hint}" if hint else message)

@@ -9,20 +9,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
+    from heddle_registry.errors import RegistryError
+
+TAKES_COMMAND = True
+"""What stands behind ``--`` is not ours to parse."""
+SAYS_ALWAYS = True
+"""Our own failures are told on stderr even with ``--json``: stdout may be the command's."""
 EXIT_HELD = 75
 EXIT_OWN_FAILURE = 125
 EXIT_CANNOT_EXECUTE = 126
 EXIT_NOT_FOUND = 127
 
-HELP = "claim a branch while a command runs"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
+    from heddle_registry.cli.arguments import duration_s as wait_s
+
     parser.add_argument("branch", metavar="BRANCH")
     parser.add_argument("--task", metavar="TEXT", help="what the command is for; `list` shows it")
     parser.add_argument(
-        "--wait", type=float, default=0.0, metavar="S", help="stand in line for at most S seconds"
+        "--wait", type=wait_s, default=0.0, metavar="S", help="stand in line for at most S seconds"
     )
     parser.add_argument("--path", metavar="DIR", help="claim this folder together with the branch")
     parser.add_argument("--base-state", metavar="S", help="what the work starts from")
@@ -33,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let the command inherit the variables of harnesses around us",
     )
-    parser.add_argument("command", nargs="...", metavar="-- CMD", help="the command to run")
+    parser.usage = "%(prog)s BRANCH [options] -- COMMAND ..."
 
 
 def say(text: str) -> None:
@@ -41,28 +47,22 @@ def say(text: str) -> None:
     print(f"heddle-registry: {text}", file=sys.stderr, flush=True)
 
 
+def exit_status(error: RegistryError) -> int:
+    """Return our own statuses, which no command should have: 75 held, 125 anything else."""
+    from heddle_registry.errors import Held
+
+    return EXIT_HELD if isinstance(error, Held) else EXIT_OWN_FAILURE
+
+
 def run(args: argparse.Namespace) -> int:
-    """Run the command; returns its status, or ours: 75 held, 125, 126, 127."""
-    from heddle_registry.errors import Held, RegistryError
-
-    try:
-        return _run(args)
-    except Held as held:
-        _report(args, held)
-        return EXIT_HELD
-    except RegistryError as error:
-        _report(args, error)
-        return EXIT_OWN_FAILURE
-
-
-def _run(args: argparse.Namespace) -> int:
+    """Run the command and return its status; 126 or 127 where it cannot be started."""
     from heddle_registry.adapters.child import CannotExecute
     from heddle_registry.cli.context import open_registry
     from heddle_registry.core.limits import check_thread
     from heddle_registry.errors import UsageError
     from heddle_registry.running import RunRequest, run_command
 
-    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    command = args.command
     if not command:
         raise UsageError("no command to run", "Write it after --, as in: run BRANCH -- make test")
     if args.force != (args.reason is not None):
@@ -88,11 +88,3 @@ def _run(args: argparse.Namespace) -> int:
     except CannotExecute as error:
         say(f"{error.program}: {os.strerror(error.errno)}")
         return EXIT_NOT_FOUND if error.is_missing else EXIT_CANNOT_EXECUTE
-
-
-def _report(args: argparse.Namespace, error: Exception) -> None:
-    say(str(error))
-    if args.json:
-        from heddle_registry.cli.output import print_error
-
-        print_error(error)
