@@ -2,7 +2,7 @@
 
 Why a database and not a state file per source: a record that two files hold (fork, resume,
 archive) must be found by its id whatever file comes first; one appended line must cost a few
-look-ups and not the loading of every id; and two readers need one lock. A record takes about 60
+look-ups and not the loading of every id; and two readers need one lock. A record takes about 80
 bytes, its id hashed to 8. Sums are kept beside the records, so that an unchanged second read
 looks at no record at all.
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -330,3 +331,29 @@ def test_a_first_read_is_written_in_parts_and_totals_do_not_tell(
     monkeypatch.undo()
     assert totals(parts) == totals(read(path))
     assert done[-1] == (path.stat().st_size, path.stat().st_size)
+
+
+def test_an_appended_line_costs_the_reading_of_that_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", *({"id": str(n), "out": n} for n in range(5000)))
+    read(path, state=tmp_path)
+    size = path.stat().st_size
+    write(path, {"id": "last", "out": 1}, mode="a")
+    seen: list[int] = []
+    report = read(path, state=tmp_path, progress=lambda done, _: seen.append(done))
+    assert report.totals.requests == 5001
+    assert seen[-1] == path.stat().st_size - size
+    assert read(path, state=tmp_path, progress=lambda *_: seen.append(-1)) == report
+    assert seen[-1] != -1
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    peaks = []
+    for megabytes in (4, 16):
+        path = tmp_path / f"{megabytes}.jsonl"
+        line = json.dumps({"id": "a", "out": 1, "text": "x" * 2000}) + "\n"
+        path.write_text(line * (megabytes * 500))
+        tracemalloc.start()
+        read(path)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 200_000
