@@ -106,6 +106,9 @@ def decide_release(
             refusal = bearer_refusal(claim, session_id, bearer.token)
         elif entry is not None and entry.is_active:
             refusal = entry_token_refusal(entry, bearer.token)
+        elif claim is not None and _was_taken(claim, session_id, bearer):
+            # That it is abandoned says less than who took the branch, and why.
+            refusal = bearer_refusal(claim, session_id, bearer.token)
         if refusal is not None:
             return Decision(refusal=refusal)
     if claim is not None and holds:
@@ -122,9 +125,6 @@ def decide_release(
     try:
         ended_entry, effects, freed = end_entry(entry, event, claim if holds else None, now)
     except RegistryError as error:
-        if bearer is not None and claim is not None and _was_taken(claim, session_id, bearer):
-            # That it is abandoned says less than who took the branch, and why.
-            return Decision(refusal=bearer_refusal(claim, session_id, bearer.token))
         return Decision(refusal=error)
     return Decision(answer=ended_entry, effects=effects, freed=freed)
 
@@ -132,7 +132,7 @@ def decide_release(
 def _was_taken(claim: Claim, session_id: str, bearer: Bearer) -> bool:
     return any(
         past.session_id == session_id
-        and past.cause is not EndCause.RELEASED
+        and past.cause not in (EndCause.RELEASED, EndCause.HANDED_OVER)
         and token_matches(bearer.token, past.token)
         for past in claim.past
     )
