@@ -9,6 +9,7 @@ import attrs
 
 from heddle_registry.core.lifecycle import is_stale
 from heddle_registry.core.limits import MAX_SWEEP
+from heddle_registry.core.standing import with_heartbeat
 from heddle_registry.core.transaction import Damage, Keys, Loaded
 from heddle_registry.errors import RegistryError
 
@@ -40,6 +41,10 @@ class Records(Protocol):
 
     def active(self) -> Iterable[AgentEntry]:
         """Return every Active entry."""
+        ...
+
+    def active_with(self, field: str, value: str) -> Iterable[AgentEntry]:
+        """Return every Active entry with that value in one of `LOOKUP_FIELDS`."""
         ...
 
     def newest_with_actor(self, native_actor_key: str) -> AgentEntry | None:
@@ -127,6 +132,10 @@ def select(keys: Keys, records: Records, now: Instant, line: tuple[str, ...] = (
             selection.add_claim(claim)
     for actor in keys.actors:
         selection.add_entry(records.newest_with_actor(actor))
+    for field, value in keys.lookups:
+        for entry in records.active_with(field, value):
+            selection.add_entry(entry)
+            selection.add_claim_on(entry.thread)
     if keys.all_active:
         for entry in records.active():
             selection.add_entry(entry)
@@ -145,7 +154,11 @@ def select(keys: Keys, records: Records, now: Instant, line: tuple[str, ...] = (
             if session_id in selection.entries and is_stale(selection.entries[session_id], now.at)
         )
     return Loaded(
-        entries=selection.entries,
+        # A heartbeat writes the claim alone; whoever rewrites the entry writes it there too.
+        entries={
+            session_id: with_heartbeat(entry, selection.claims.get(entry.thread))
+            for session_id, entry in selection.entries.items()
+        },
         claims=selection.claims,
         damaged_claims=selection.damaged,
         damage=records.damage() if keys.threads or keys.all_active else (),
@@ -192,6 +205,10 @@ class RecordMaps:
     def active(self) -> Iterable[AgentEntry]:
         """See `Records`."""
         return [entry for entry in self.entries.values() if entry.is_active]
+
+    def active_with(self, field: str, value: str) -> Iterable[AgentEntry]:
+        """See `Records`; a path only as it is written."""
+        return [entry for entry in self.active() if getattr(entry, field) == value]
 
     def newest_with_actor(self, native_actor_key: str) -> AgentEntry | None:
         """See `Records`."""
