@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
+from heddle_registry.adapters.position import Position, continues, look
 from heddle_registry.adapters.transcripts import (
     BLOCK_BYTES,
     NotAFileError,
-    Position,
     SourceFault,
     TranscriptSource,
-    continues,
-    look,
 )
 from heddle_registry.core.usage import (
     UsageCounter,
@@ -347,6 +345,8 @@ class _Reading:
                 actors,
                 document=document,
             )
+        except (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError) as error:
+            raise TypeError(f"a record has a value of the wrong type: {error}") from error
         except sqlite3.Error as error:
             raise _StateBroken(error) from error
         pending.clear()

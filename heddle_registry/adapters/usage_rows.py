@@ -57,6 +57,11 @@ had a record of one id. Documents are read again at every change, so their recor
 owner; for others, which are appended to, that index would cost more than it saves."""
 
 
+def _storable(name: str) -> str:
+    """Replace what is no text: JSON may hold halves of characters."""
+    return name.encode("utf-8", "replace").decode()
+
+
 class RecordTable:
     """Records joined under their ids; sums by actor, model and what is known of a record."""
 
@@ -142,24 +147,8 @@ class RecordTable:
         return family[1:]
 
     def _row(self, number: int, source: int, record: UsageRecord, actor: int, kind: int) -> Row:
-        (
-            _,
-            fresh,
-            creation,
-            cached,
-            output,
-            reasoning,
-            tools,
-            cost,
-            model,
-            at,
-            _,
-            lower_bound,
-            replayed,
-            weight,
-            hour,
-            requests,
-        ) = record
+        _, fresh, creation, cached, output, reasoning, tools, *rest = record
+        cost, _, at, _, lower_bound, replayed, weight, hour, requests = rest
         whole = fresh + creation + cached
         flags = kind | _LONG if whole > LONG_CONTEXT_TOKENS else kind
         if cost is None:
@@ -176,9 +165,9 @@ class RecordTable:
             flags |= _LOWER
         if replayed:
             flags |= _REPLAYED
-        name = self._names.get(model)
+        name = self._names.get(record.model)
         if name is None:
-            name = self._name(model)
+            name = self._name(record.model)
         return (
             number,
             source,
@@ -304,11 +293,12 @@ class RecordTable:
 
     def _name(self, text: str | None) -> int:
         known = self._names.get(text)
-        if known is None:
+        if known is None and text is not None:
+            text = _storable(text)
             self._db.execute("INSERT OR IGNORE INTO name VALUES (NULL, ?)", (text,))
             (known,) = self._db.execute("SELECT name FROM name WHERE text = ?", (text,)).fetchone()
             self._names[text] = known
-        return int(known)
+        return int(known or 0)
 
     def _text(self, name: int) -> str | None:
         if name not in self._texts:
@@ -320,6 +310,7 @@ class RecordTable:
         """Return the number of an actor that a source holds; ``told``: also without any usage."""
         known = self._actors.get(key)
         if known is None:
+            key = _storable(key)
             row = self._db.execute("SELECT actor FROM actor WHERE key = ?", (key,)).fetchone()
             known = self._actors[key] = int(
                 row[0]
@@ -344,7 +335,9 @@ class RecordTable:
 
     def link(self, key: str, parent: str) -> None:
         """Remember an actor's parent."""
-        self._db.execute("UPDATE actor SET parent = ? WHERE key = ?", (parent, key))
+        self._db.execute(
+            "UPDATE actor SET parent = ? WHERE key = ?", (_storable(parent), _storable(key))
+        )
 
     # -- answers
 

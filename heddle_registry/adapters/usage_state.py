@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from heddle_registry.adapters.transcripts import Position, SourceFault
+from heddle_registry.adapters.position import Position
+from heddle_registry.adapters.transcripts import SourceFault
 from heddle_registry.adapters.usage_rows import TABLES, RecordTable
 
 if TYPE_CHECKING:

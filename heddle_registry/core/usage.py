@@ -22,6 +22,8 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+MAX_COUNT: Final = 1 << 44
+"""Larger figures are no counts of tokens; sums of smaller ones fit 64 bits."""
 LONG_CONTEXT_TOKENS: Final = 200_000
 """Several vendors charge another rate for requests whose whole input is longer than this."""
 
@@ -50,7 +52,7 @@ class UsageRecord(NamedTuple):
     """The cost that the transcript states, in millionths of a US dollar; None where it does not."""
     model: str | None = None
     at: str | float | None = None
-    """When: RFC 3339 text, or seconds since the epoch."""
+    """When: RFC 3339 text, or seconds or milliseconds since the epoch."""
     actor: str | None = None
     """Whose usage it is, as ``kind:id`` (``session:…``, ``agent:…``, ``thread:…``), where one file
     holds several actors; None means the actor that the source declared."""
@@ -134,12 +136,40 @@ def counter_delta(
     ), after
 
 
+_MILLISECONDS: Final = 1e11
+"""Larger instants are milliseconds since the epoch: as seconds they lie 3,000 years ahead."""
+
+
+def count(value: object) -> int:
+    """Return a number that a transcript gives as a count; 0 for what is none.
+
+    Transcripts are written by other people's programs: one odd value costs itself alone.
+    """
+    if value.__class__ is int:
+        return value if 0 <= value <= MAX_COUNT else 0
+    if isinstance(value, float) and 0 <= value <= MAX_COUNT:
+        return int(value)
+    return 0
+
+
+def text(value: object) -> str | None:
+    """Return a name or id that a transcript gives; None for what is none."""
+    return value if isinstance(value, str) and value.isprintable() else None
+
+
+def micros(usd: object) -> int | None:
+    """Return dollars as millionths; None for what is no cost, and for 0, which means unknown."""
+    if isinstance(usd, (int, float)) and 0 < usd <= MAX_COUNT / 1e6:
+        return round(usd * 1e6)
+    return None
+
+
 def instant_s(at: str | float | None) -> float:
     """Return an instant as seconds since the epoch; 0.0 where there is none or it is not one."""
-    if at is None:
-        return 0.0
     if not isinstance(at, str):
-        return float(at)
+        if not isinstance(at, (int, float)) or not 0 < at < MAX_COUNT:
+            return 0.0
+        return at / 1000 if at > _MILLISECONDS else float(at)
     try:
         moment = datetime.fromisoformat(at)
         if moment.tzinfo is None:

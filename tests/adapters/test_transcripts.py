@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heddle_registry.adapters import transcripts
-from heddle_registry.adapters.transcripts import TranscriptSource, continues, look
+from heddle_registry.adapters.position import continues, look
+from heddle_registry.adapters.transcripts import TranscriptSource
 
 if TYPE_CHECKING:
     from pathlib import Path

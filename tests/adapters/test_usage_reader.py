@@ -182,7 +182,21 @@ def test_what_cannot_be_read_is_a_fault_of_that_source_alone(tmp_path: Path) -> 
     os.mkfifo(tmp_path / "fifo.jsonl")
     broken = write(tmp_path / "broken.jsonl", {"id": "x", "out": 1}, {"id": "y", "out": "raise"})
     wrong = write(tmp_path / "wrong.jsonl", {"id": "x", "out": None})
-    paths = [sparse, good, binary, tmp_path / "fifo.jsonl", broken, wrong, tmp_path / "none.jsonl"]
+    odd = write(tmp_path / "odd.jsonl", {"id": "x", "out": 1, "tools": {}})
+    half = write(
+        tmp_path / "half.jsonl", {"id": "h", "out": 0, "who": "a:\ud800", "model": "\ud800"}
+    )
+    paths = [
+        sparse,
+        good,
+        binary,
+        tmp_path / "fifo.jsonl",
+        broken,
+        wrong,
+        odd,
+        half,
+        tmp_path / "none.jsonl",
+    ]
     report = read(*paths, state=tmp_path)
     assert report.totals.output_tokens == 5
     assert {Path(fault.path).stem: fault.code for fault in report.faults} == {
@@ -191,6 +205,7 @@ def test_what_cannot_be_read_is_a_fault_of_that_source_alone(tmp_path: Path) -> 
         "fifo": "not_a_file",
         "broken": "plugin",
         "wrong": "plugin",
+        "odd": "plugin",
         "none": "missing",
     }
     assert read(*paths, state=tmp_path) == report

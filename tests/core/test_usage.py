@@ -9,15 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heddle_registry.core.usage import (
+    MAX_COUNT,
     UsageCounter,
     UsageGroup,
     UsageRecord,
     UsageTotals,
+    count,
     counter_delta,
     instant_s,
     join_records,
+    micros,
     roll_up,
     sum_totals,
+    text,
     totals_of,
 )
 
@@ -161,4 +165,14 @@ def test_an_instant_is_read_from_text_or_number_and_nonsense_is_none_at_all() ->
     assert instant_s("1970-01-01T00:01:00.500Z") == 60.5
     assert instant_s("1970-01-01 00:01:00") == 60.0
     assert instant_s(12) == 12.0
+    assert instant_s(1_767_322_000_500) == 1_767_322_000.5
     assert instant_s("soon") == instant_s(None) == 0.0
+
+
+def test_odd_values_of_a_transcript_cost_themselves_alone() -> None:
+    odd: list[object] = [None, "7", [], {}, -1, True, MAX_COUNT + 1, float("nan"), float("inf")]
+    assert {count(value) for value in odd} == {0}
+    assert (count(7), count(7.0)) == (7, 7)
+    assert {micros(value) for value in [None, 0, -1.0, "1", float("inf")]} == {None}
+    assert micros(0.0000014) == 1
+    assert [text(value) for value in ["m", 1, None, "\ud800"]] == ["m", None, None, None]

@@ -13,7 +13,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from heddle_registry.core.usage import UsageRecord
+from heddle_registry.core.usage import UsageRecord, count, micros
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,10 +91,10 @@ def _exact(line: dict[str, Any]) -> UsageRecord | None:
     cost = properties.get("cost")
     return UsageRecord(
         "",
-        input=properties.get("prompt_tokens") or 0,
-        output=properties.get("completion_tokens") or 0,
+        input=count(properties.get("prompt_tokens")),
+        output=count(properties.get("completion_tokens")),
         reasoning=0,
-        cost_micros_usd=round(cost * 1e6) if cost else None,
+        cost_micros_usd=micros(cost),
         model=str(properties.get("main_model")).rpartition("/")[2],
         at=line.get("time"),
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from heddle_registry.core.usage import UsageRecord
+from heddle_registry.core.usage import UsageRecord, count, micros, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +74,7 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
             # The time is that of the response's first line, whatever line has its numbers.
             at = best[5] if best else entry.get("timestamp")
             best = (line, entry, message, usage, agent, at)
-        if usage.get("iterations"):
+        if isinstance(usage.get("iterations"), list):
             for index, extra in enumerate(usage["iterations"]):
                 if isinstance(extra, dict) and extra.get("type") == "advisor_message":
                     at = entry.get("timestamp")
@@ -88,11 +88,11 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
 def _size(usage: dict[str, Any]) -> tuple[int, int]:
     return (
         sum(
-            usage.get(name) or 0
+            count(usage.get(name))
             for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
         )
-        + (usage.get("output_tokens") or 0),
-        usage.get("output_tokens") or 0,
+        + count(usage.get("output_tokens")),
+        count(usage.get("output_tokens")),
     )
 
 
@@ -115,11 +115,11 @@ def _name(
 
 def _key(message: dict[str, Any], entry: dict[str, Any], session: Any, offset: int) -> str:
     """Return the id of a response that is the same in every copy of its lines."""
-    response = message.get("id")
+    response = text(message.get("id"))
     if not response:
         return f"{session}:{entry.get('uuid') or offset}"
     if len(response) >= GENUINE_ID_CHARS and response.startswith("msg_"):
-        return str(response)
+        return response
     return f"{response}:{entry.get('requestId') or session}"
 
 
@@ -133,16 +133,16 @@ def _record(
     at: Any,
     seen: list[Any] | None,
 ) -> UsageRecord:
-    creation = usage.get("cache_creation_input_tokens") or 0
+    creation = count(usage.get("cache_creation_input_tokens"))
     parts, hour = usage.get("cache_creation"), 0
-    if parts:
-        hour = parts.get("ephemeral_1h_input_tokens") or 0
-        creation = hour + (parts.get("ephemeral_5m_input_tokens") or 0) or creation
-    output = usage.get("output_tokens") or 0
+    if isinstance(parts, dict):
+        hour = count(parts.get("ephemeral_1h_input_tokens"))
+        creation = hour + count(parts.get("ephemeral_5m_input_tokens")) or creation
+    output = count(usage.get("output_tokens"))
     details, cost, model = (
         usage.get("output_tokens_details"),
         entry.get("costUSD"),
-        message.get("model"),
+        text(message.get("model")),
     )
     session, first = line.get("sessionId"), line.get("requestSessionId")
     replayed = bool(first and session and first != session)  # the history of another, in a fork
@@ -156,14 +156,14 @@ def _record(
     tools, chars = seen or ((), 0)
     return UsageRecord(
         key,
-        usage.get("input_tokens") or 0,
+        count(usage.get("input_tokens")),
         creation,
-        usage.get("cache_read_input_tokens") or 0,
+        count(usage.get("cache_read_input_tokens")),
         output,
-        details.get("thinking_tokens") if details else None,
+        count(details.get("thinking_tokens")) if isinstance(details, dict) else None,
         len(tools),
-        round(cost * 1e6) if cost else None,
-        f"{model}-fast" if usage.get("speed") == "fast" else model,
+        micros(cost),
+        f"{model}-fast" if model and usage.get("speed") == "fast" else model,
         at,
         actor,
         chars > MIN_JUDGED_CHARS and chars > PLAUSIBLE_CHARS_PER_TOKEN * output,
@@ -177,7 +177,7 @@ def _see(seen: list[Any], content: Any, usage: dict[str, Any], line_bytes: int) 
     """Note a line's tool calls, and its visible text where the output looks too small for it."""
     if not isinstance(content, list):
         return
-    judge = (usage.get("output_tokens") or 0) * PLAUSIBLE_CHARS_PER_TOKEN < line_bytes
+    judge = count(usage.get("output_tokens")) * PLAUSIBLE_CHARS_PER_TOKEN < line_bytes
     for block in content:
         if not isinstance(block, dict):
             continue

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from heddle_registry.core.usage import UsageCounter, UsageRecord, instant_s
+from heddle_registry.core.usage import UsageCounter, UsageRecord, count, instant_s, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,25 +69,25 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord | UsageCounter]:
                     yield from _reading(source, line, total, info.get("last_token_usage"))
             elif name == "token_usage_record":
                 last_total = payload.get("thread_token_usage")
-                foreign = payload.get("thread_id") not in {None, memory.get("thread")}
+                foreign = payload.get("thread_id") not in (None, memory.get("thread"))
                 for reading in _reading(source, line, last_total, payload.get("usage")):
                     yield reading._replace(
-                        id=payload.get("response_id"), replayed=reading.replayed or foreign
+                        id=text(payload.get("response_id")), replayed=reading.replayed or foreign
                     )
             elif name == "response_item":
-                called = str(payload.get("type", "")).endswith("_call")
-                if called and not _copied_item(memory, instant_s(line.get("timestamp"))):
+                is_call = str(payload.get("type", "")).endswith("_call")
+                if is_call and not _copied_item(memory, instant_s(line.get("timestamp"))):
                     _count(calls, memory)
             elif name == "turn_context":
-                memory["model"] = payload.get("model") or memory.get("model")
+                memory["model"] = text(payload.get("model")) or memory.get("model")
             elif name == "session_meta":
                 _meta(source, payload, line)
                 last_total = None
-    for model, count in calls.items():
-        if count != before.get(model):
+    for model, called in calls.items():
+        if called != before.get(model):
             # How many there are by now: in a longer copy of the file there are more, never other.
             key = f"{memory.get('thread') or source.path}:calls:{model}"
-            yield UsageRecord(key, tool_calls=count, requests=0, model=model or None)
+            yield UsageRecord(key, tool_calls=called, requests=0, model=model or None)
 
 
 def _matters_not(raw: bytes, calls: dict[str, int], memory: dict[str, Any]) -> bool:
@@ -119,7 +119,7 @@ def _count(calls: dict[str, int], memory: dict[str, Any]) -> None:
 
 
 def _meta(source: TranscriptSource, payload: dict[str, Any], line: dict[str, Any]) -> None:
-    memory, thread = source.memory, payload.get("id")
+    memory, thread = source.memory, text(payload.get("id"))
     if memory.get("thread") is None:
         memory["thread"] = _own_thread(source, thread)
     if memory["thread"] == thread:
@@ -128,7 +128,9 @@ def _meta(source: TranscriptSource, payload: dict[str, Any], line: dict[str, Any
             origin = payload.get("source")
             spawn = origin.get("subagent") if isinstance(origin, dict) else None
             spawn = spawn.get("thread_spawn") if isinstance(spawn, dict) else None
-            parent = (spawn or {}).get("parent_thread_id") or payload.get("parent_thread_id")
+            parent = (spawn if isinstance(spawn, dict) else {}).get(
+                "parent_thread_id"
+            ) or payload.get("parent_thread_id")
             source.declare(f"thread:{thread}", f"thread:{parent}" if parent else None)
             memory["forked"] = bool(
                 parent or payload.get("forked_from_id") or payload.get("history_base")
@@ -172,14 +174,14 @@ def _reading(
 
 
 def _buckets(usage: dict[str, Any]) -> tuple[int, int, int, int, int]:
-    cached = usage.get("cached_input_tokens") or 0
-    written = usage.get("cache_write_input_tokens") or 0
+    cached = count(usage.get("cached_input_tokens"))
+    written = count(usage.get("cache_write_input_tokens"))
     return (
-        max(0, (usage.get("input_tokens") or 0) - cached - written),
+        max(0, count(usage.get("input_tokens")) - cached - written),
         written,
         cached,
-        usage.get("output_tokens") or 0,
-        usage.get("reasoning_output_tokens") or 0,
+        count(usage.get("output_tokens")),
+        count(usage.get("reasoning_output_tokens")),
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from heddle_registry.core.usage import UsageRecord
+from heddle_registry.core.usage import UsageRecord, count, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,13 +66,13 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
                     actor=f"agent:{agent}" if agent else actor,
                 )
         elif kind == "assistant.message":
-            output = data.get("outputTokens")
+            output = count(data.get("outputTokens"))
             if output and not memory["told"]:
                 live = memory["live"][actor] = memory["live"].get(actor, 0) + output
                 yield UsageRecord(
                     f"{memory['session']}:{memory['process']}:live:{actor}",
                     output=live,
-                    model=data.get("model"),
+                    model=text(data.get("model")),
                     at=at,
                     actor=actor,
                     lower_bound=True,
@@ -97,26 +97,28 @@ def _shutdown(data: dict[str, Any], line: dict[str, Any], at: Any) -> Iterator[U
     for model, metric in (metrics if isinstance(metrics, dict) else {}).items():
         usage = metric.get("usage") if isinstance(metric, dict) else None
         if isinstance(usage, dict):
-            count = (metric.get("requests") or {}).get("count")
+            asked = metric.get("requests")
             record = _call(f"{line.get('id')}:{model}", model, usage, at=at, actor=None)
-            yield record._replace(requests=count if isinstance(count, int) else 1)
+            asked = asked.get("count") if isinstance(asked, dict) else None
+            yield record._replace(requests=count(asked) or 1)
 
 
 def _call(
     key: str, model: Any, usage: dict[str, Any], *, at: Any, actor: str | None
 ) -> UsageRecord:
-    read, written = usage.get("cacheReadTokens") or 0, usage.get("cacheWriteTokens") or 0
-    output, reasoning = usage.get("outputTokens") or 0, usage.get("reasoningTokens")
+    read, written = count(usage.get("cacheReadTokens")), count(usage.get("cacheWriteTokens"))
+    output, reasoning = count(usage.get("outputTokens")), usage.get("reasoningTokens")
+    reasoning = None if reasoning is None else count(reasoning)
     if reasoning and str(model).startswith("gemini"):
         output += reasoning  # the one family whose output leaves it out
     return UsageRecord(
         key,
-        input=max(0, (usage.get("inputTokens") or 0) - read - written),
+        input=max(0, count(usage.get("inputTokens")) - read - written),
         cache_creation=written,
         cache_read=read,
         output=output,
         reasoning=reasoning,
-        model=model,
+        model=text(model),
         at=at,
         actor=actor,
     )

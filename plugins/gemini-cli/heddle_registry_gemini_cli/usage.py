@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from heddle_registry.core.usage import UsageRecord
+from heddle_registry.core.usage import UsageRecord, count, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,8 @@ def _is_document(source: TranscriptSource) -> bool:
     head = source.head(_HEAD_BYTES)
     first, newline, _ = head.partition(b"\n")
     try:
-        return "messages" in json.loads(first)
+        header = json.loads(first)
+        return isinstance(header, dict) and "messages" in header
     except ValueError:
         # Not closed on its first line: printed over several lines, or one very long line. The
         # first line of the other format is short.
@@ -73,9 +74,9 @@ def _message(source: TranscriptSource, message: Any) -> Iterator[UsageRecord]:
     tokens = message.get("tokens") if isinstance(message, dict) else None
     if not isinstance(tokens, dict) or message.get("type") != "gemini":
         return
-    given, cached = tokens.get("input") or 0, tokens.get("cached") or 0
-    thoughts, tool = tokens.get("thoughts") or 0, tokens.get("tool") or 0
-    spoken, total = tokens.get("output") or 0, tokens.get("total")
+    given, cached = count(tokens.get("input")), count(tokens.get("cached"))
+    thoughts, tool = count(tokens.get("thoughts")), count(tokens.get("tool"))
+    spoken, total = count(tokens.get("output")), tokens.get("total")
     apart = given + cached + spoken + thoughts == total and cached > 0
     fresh = given if apart else max(0, given - cached)
     if tool and total != given + spoken + thoughts:
@@ -88,6 +89,6 @@ def _message(source: TranscriptSource, message: Any) -> Iterator[UsageRecord]:
         output=spoken + thoughts,
         reasoning=thoughts,
         tool_calls=len(calls) if isinstance(calls, list) else 0,
-        model=message.get("model"),
+        model=text(message.get("model")),
         at=message.get("timestamp"),
     )

@@ -12,7 +12,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from heddle_registry.core.usage import UsageRecord
+from heddle_registry.core.usage import UsageRecord, count, micros, text
 
 if TYPE_CHECKING:
     import sqlite3
@@ -39,18 +39,18 @@ def _record(message: dict[str, Any], key: str, session: Any, tools: int) -> Usag
     tokens = message.get("tokens")
     if message.get("role") != "assistant" or not isinstance(tokens, dict):
         return None
-    cache = tokens.get("cache") or {}
-    fresh, output = tokens.get("input") or 0, tokens.get("output") or 0
-    read, written = cache.get("read") or 0, cache.get("write") or 0
-    reasoning, total = tokens.get("reasoning") or 0, tokens.get("total")
+    cache = tokens.get("cache")
+    cache = cache if isinstance(cache, dict) else {}
+    fresh, output = count(tokens.get("input")), count(tokens.get("output"))
+    read, written = count(cache.get("read")), count(cache.get("write"))
+    reasoning, total = count(tokens.get("reasoning")), tokens.get("total")
     unsure = False
     if reasoning:
         inputs = {fresh, fresh + read, fresh + read + written}
-        if total is not None and total - output - reasoning in inputs:
+        if isinstance(total, int) and total - output - reasoning in inputs:
             output += reasoning
         else:
-            unsure = total is None or total - output not in inputs
-    cost = message.get("cost")
+            unsure = not isinstance(total, int) or total - output not in inputs
     return UsageRecord(
         key,
         input=fresh,
@@ -59,8 +59,8 @@ def _record(message: dict[str, Any], key: str, session: Any, tools: int) -> Usag
         output=output,
         reasoning=reasoning,
         tool_calls=tools,
-        cost_micros_usd=round(cost * 1e6) if cost else None,  # 0 means a subscription, not free
-        model=message.get("modelID"),
+        cost_micros_usd=micros(message.get("cost")),  # 0 means a subscription, not free
+        model=text(message.get("modelID")),
         at=_seconds(message),
         actor=f"session:{session}" if session else None,
         lower_bound=unsure,
@@ -69,7 +69,8 @@ def _record(message: dict[str, Any], key: str, session: Any, tools: int) -> Usag
 
 
 def _seconds(message: dict[str, Any]) -> float | None:
-    created = (message.get("time") or {}).get("created")
+    time = message.get("time")
+    created = time.get("created") if isinstance(time, dict) else None
     return created / 1000 if isinstance(created, (int, float)) else None
 
 

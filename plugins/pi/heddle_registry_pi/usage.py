@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from heddle_registry.core.usage import UsageRecord
+from heddle_registry.core.usage import UsageRecord, count, micros, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,15 +35,15 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
         yield UsageRecord(
             # The ids have 8 digits: with their time they are unique, and the same in a copy.
             id=f"{line.get('id') or source.actor}:{at or source.line_at}",
-            input=usage.get("input") or 0,
-            cache_creation=usage.get("cacheWrite") or 0,
-            cache_read=usage.get("cacheRead") or 0,
-            output=usage.get("output") or 0,
+            input=count(usage.get("input")),
+            cache_creation=count(usage.get("cacheWrite")),
+            cache_read=count(usage.get("cacheRead")),
+            output=count(usage.get("output")),
             tool_calls=sum(
                 isinstance(block, dict) and block.get("type") == "toolCall"
                 for block in (content if isinstance(content, list) else ())
             ),
-            cost_micros_usd=round(usd * 1e6) if usd else None,
-            model=message.get("model"),
+            cost_micros_usd=micros(usd),
+            model=text(message.get("model")),
             at=at,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from heddle_registry.core.usage import UsageRecord
+from heddle_registry.core.usage import UsageRecord, count, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,19 +37,19 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
             for part in (parts if isinstance(parts, list) else ())
         )
         key = str(line.get("uuid") or f"{session}:{source.line_at}")
-        model = line.get("model") or memory.get("model")
+        model = text(line.get("model")) or memory.get("model")
         at = line.get("timestamp")
         if not isinstance(usage, dict):
             if calls:
                 yield UsageRecord(key, tool_calls=calls, requests=0, model=model, at=at)
             continue
         prompt, cached = (
-            usage.get("promptTokenCount") or 0,
-            usage.get("cachedContentTokenCount") or 0,
+            count(usage.get("promptTokenCount")),
+            count(usage.get("cachedContentTokenCount")),
         )
         output, thoughts = (
-            usage.get("candidatesTokenCount") or 0,
-            usage.get("thoughtsTokenCount") or 0,
+            count(usage.get("candidatesTokenCount")),
+            count(usage.get("thoughtsTokenCount")),
         )
         if usage.get("totalTokenCount") == prompt + output + thoughts:
             output += thoughts
@@ -71,7 +71,7 @@ def _name_agent(source: TranscriptSource, agent: str, session: str) -> None:
     source.declare(f"agent:{agent}", f"agent:{parent}" if parent else f"session:{session}")
     flags = meta.get("persistedCliFlags")
     if isinstance(flags, dict):
-        source.memory["model"] = flags.get("model")
+        source.memory["model"] = text(flags.get("model"))
 
 
 def _meta(path: str) -> dict[str, Any]:

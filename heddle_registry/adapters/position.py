@@ -1,0 +1,90 @@
+"""How far a file was read, and whether it is still that file."""
+
+from __future__ import annotations
+
+import os
+from typing import Final, NamedTuple
+
+_TAIL_BYTES: Final = 1024
+_SAMPLES: Final = 4
+_SAMPLE_BYTES: Final = 128
+
+
+class Position(NamedTuple):
+    """How far a file was read, and enough to tell whether it is still that file."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    offset: int = 0
+    check: str = ""
+    """A digest of samples of the bytes before ``offset``."""
+    skipping: bool = False
+    """``offset`` lies inside a line that is too long."""
+    whole: bool = False
+    """The file is one document: any change means to read it again from its beginning."""
+    companion: tuple[int, int] = (0, 0)
+    """Size and mtime of a SQLite write-ahead log beside it."""
+
+    @property
+    def stamp(self) -> str:
+        """All that tells whether the file was touched, as one text."""
+        log = f" {self.companion[0]} {self.companion[1]}" if self.companion[0] else ""
+        return f"{self.device} {self.inode} {self.size} {self.mtime_ns} {self.ctime_ns}{log}"
+
+
+def look(path: str) -> Position | None:
+    """Return a fresh position at the beginning of the file as it is now; None if it is gone."""
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    companion = (0, 0)
+    if path.endswith(".db"):
+        try:
+            log = os.stat(path + "-wal")
+            companion = (log.st_size, log.st_mtime_ns)
+        except OSError:
+            pass
+    return Position(
+        device=found.st_dev,
+        inode=found.st_ino,
+        size=found.st_size,
+        mtime_ns=found.st_mtime_ns,
+        ctime_ns=found.st_ctime_ns,
+        companion=companion,
+    )
+
+
+def continues(before: Position, now: Position, path: str) -> bool:
+    """Tell whether a file that was touched is still the one read before, perhaps longer.
+
+    If not, it was rewritten, replaced or shrunk. Reads some 2 KB: samples of the bytes before the
+    last offset, so that an append costs nothing more.
+    """
+    if (before.device, before.inode) != (now.device, now.inode):
+        return False
+    if before.whole or now.size < before.offset:
+        return False
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return samples_digest(file.fileno(), before.offset) == before.check
+    except OSError:
+        return True  # the read itself will tell what is wrong
+
+
+def samples_digest(descriptor: int, offset: int) -> str:
+    """Return a digest of samples of the bytes before an offset; "" where there are none."""
+    if not offset:
+        return ""
+    from hashlib import blake2b
+
+    digest = blake2b(digest_size=12)
+    for sample in range(_SAMPLES):
+        start = offset * sample // _SAMPLES
+        digest.update(os.pread(descriptor, min(_SAMPLE_BYTES, offset - start), start))
+    start = max(0, offset - _TAIL_BYTES)
+    digest.update(os.pread(descriptor, offset - start, start))
+    return digest.hexdigest()
