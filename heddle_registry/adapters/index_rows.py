@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from heddle_registry.core.entry import (
@@ -175,10 +176,14 @@ def key_row(entry: AgentEntry) -> tuple[Any, ...]:
         ended_at = entry.completed_at or entry.started_at
         ended_ns = max(-_I64_MAX, min(_I64_MAX, ended_at.unix_ns))
     owner = entry.owner
+    path = None
+    if entry.path is not None:
+        with suppress(ValueError):  # a NUL in it: no folder that anybody looks for
+            path = os.path.realpath(entry.path)
     return (
         *entry.started_at.sort_key,
         ended_ns,
-        os.path.realpath(entry.path) if entry.path is not None else None,
+        path,
         owner.pid if owner is not None else entry.pid,
     )
 

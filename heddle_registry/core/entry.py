@@ -248,8 +248,12 @@ def entry_problems(entry: object) -> list[str]:
     ]
     if entry.pid is not None and not _is_count(entry.pid, _U32):
         problems.append(f"pid must be 0 to {_U32}")
+    usage = entry.usage_summary
+    if not isinstance(usage, AgentUsageSummary):
+        problems.append("usage_summary must be an AgentUsageSummary")
+        usage = AgentUsageSummary()
     for name, most in _COUNTS:
-        count = getattr(entry.usage_summary, name)
+        count = getattr(usage, name)
         if count is not None and not _is_count(count, most):
             problems.append(f"usage_summary.{name} must be 0 to {most}")
     if entry.probe_confidence is not None and (
@@ -258,6 +262,9 @@ def entry_problems(entry: object) -> list[str]:
         or entry.probe_confidence != entry.probe_confidence  # NaN
     ):
         problems.append("probe_confidence must be a number")
+    for name in ("attach_precedence", "context_queries"):
+        if not isinstance(getattr(entry, name), tuple | list):
+            return [*problems, f"{name} must be a tuple"]
     problems += [
         f"attach_precedence[{at}] must be text"
         for at, line in enumerate(entry.attach_precedence)

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from heddle_registry.core.claim import Claim, ClaimEvent, ClaimState, claim_step
+from heddle_registry.core.claim import (
+    Claim,
+    ClaimEvent,
+    ClaimState,
+    claim_step,
+    was_ended_by_us,
+)
 from heddle_registry.core.lifecycle import EntryEvent, apply_event
 from heddle_registry.core.standing import Standing, Witness, stand, with_heartbeat
 from heddle_registry.core.token import token_matches
@@ -99,6 +105,10 @@ def lost_claim_error(standing: Standing) -> ClaimLost:
     claim = standing.claim
     if standing.state is ClaimState.LOST:
         return ClaimLost(claim.thread, why="another program ended its entry")
+    entry = standing.entry
+    if entry is not None and was_ended_by_us(claim, entry):
+        why = f"its entry ended as {entry.status.value} at {entry.completed_at}"
+        return ClaimLost(claim.thread, why=why)
     evidence = standing.verdict.evidence[0].detail if standing.verdict.evidence else "it has ended"
     return ClaimLost(claim.thread, why=f"its owner was found dead: {evidence}")
 

@@ -133,6 +133,9 @@ def _nothing_behind(
             continue
         if stand(claim, loaded.entries, witness, now).state is ClaimState.NONE:
             # With our mark it is the first half of a release that a crash cut short.
-            ours = entry is not None and was_ended_by_us(claim, entry)
-            found.append(claim.ended(EndCause.RELEASED if ours else EndCause.LOST, now.at))
+            if entry is not None and was_ended_by_us(claim, entry):
+                told = entry.status.value
+                found.append(claim.ended(EndCause.RELEASED, now.at, reason=told))
+            else:
+                found.append(claim.ended(EndCause.LOST, now.at))
     return found

@@ -201,8 +201,11 @@ def normalised(entry: AgentEntry) -> AgentEntry:
         value = getattr(entry, name)
         if isinstance(value, datetime):
             changes[name] = _timestamp(name, value)
-    if any(isinstance(getattr(q, "queried_at", None), datetime) for q in entry.context_queries):
-        changes["context_queries"] = tuple(map(_normalised_query, entry.context_queries))
+    queries = entry.context_queries
+    if isinstance(queries, tuple) and any(
+        isinstance(getattr(query, "queried_at", None), datetime) for query in queries
+    ):
+        changes["context_queries"] = tuple(map(_normalised_query, queries))
     return attrs.evolve(entry, **changes) if changes else entry
 
 
