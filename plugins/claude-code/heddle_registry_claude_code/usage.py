@@ -31,7 +31,7 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
     """Yield a record for each response, as far as its lines are there."""
     opened: dict[str, list[Any]] = source.memory.setdefault("open", {})
     last: tuple[Any, ...] | None = None
-    key, best, seen = "", None, []
+    key, best, size, seen = "", None, None, []
     # Every usage has this key, and the longer a needle is, the faster it is found.
     for line in source.json_lines(b'"output_tokens"'):
         kind = line.get("type")
@@ -39,11 +39,8 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
         if kind == "assistant":
             agent = line.get("agentId") if line.get("isSidechain") else None
         elif kind == "progress":
-            data = line.get("data")
-            if not isinstance(data, dict):
-                continue
-            entry, agent = data.get("message"), data.get("agentId")
-            if not isinstance(entry, dict) or entry.get("type") != "assistant" or not agent:
+            entry, agent = _of_agent(line)
+            if entry is None:
                 continue
         else:
             continue
@@ -70,10 +67,13 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
                 for old in list(opened)[:-OPEN_RESPONSES]:
                     del opened[old]
         _see(seen, message.get("content"), usage, source.line_bytes)
-        if best is None or (usage != best[3] and _size(usage) > _size(best[3])):
-            # The time is that of the response's first line, whatever line has its numbers.
-            at = best[5] if best else entry.get("timestamp")
-            best = (line, entry, message, usage, agent, at)
+        if best is None:
+            best, size = (line, entry, message, usage, agent, entry.get("timestamp")), None
+        elif usage != best[3]:
+            size = size or _size(best[3])
+            if (grown := _size(usage)) > size:
+                # The time stays that of the response's first line.
+                best, size = (line, entry, message, usage, agent, best[5]), grown
         if isinstance(usage.get("iterations"), list):
             for index, extra in enumerate(usage["iterations"]):
                 if isinstance(extra, dict) and extra.get("type") == "advisor_message":
@@ -85,15 +85,21 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
         del opened[old]
 
 
+def _of_agent(line: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
+    """Return the copy of a sub-agent's answer that a progress line holds, and the agent's id."""
+    data = line.get("data")
+    entry = data.get("message") if isinstance(data, dict) else None
+    if not isinstance(entry, dict) or entry.get("type") != "assistant":
+        return None, None
+    agent = text(data.get("agentId")) if isinstance(data, dict) else None
+    return (entry, agent) if agent else (None, None)
+
+
 def _size(usage: dict[str, Any]) -> tuple[int, int]:
-    return (
-        sum(
-            count(usage.get(name))
-            for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-        )
-        + count(usage.get("output_tokens")),
-        count(usage.get("output_tokens")),
-    )
+    output = count(usage.get("output_tokens"))
+    fresh, cached = usage.get("input_tokens"), usage.get("cache_read_input_tokens")
+    written = count(usage.get("cache_creation_input_tokens"))
+    return count(fresh) + count(cached) + written + output, output
 
 
 def _name(
@@ -177,7 +183,8 @@ def _see(seen: list[Any], content: Any, usage: dict[str, Any], line_bytes: int) 
     """Note a line's tool calls, and its visible text where the output looks too small for it."""
     if not isinstance(content, list):
         return
-    judge = count(usage.get("output_tokens")) * PLAUSIBLE_CHARS_PER_TOKEN < line_bytes
+    output = usage.get("output_tokens")
+    judge = not isinstance(output, int) or output * PLAUSIBLE_CHARS_PER_TOKEN < line_bytes
     for block in content:
         if not isinstance(block, dict):
             continue
