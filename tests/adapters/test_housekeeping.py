@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from heddle_registry import AgentRegistry
+from heddle_registry.adapters.liveness_file import hold_liveness
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> AgentRegistry:
+    return AgentRegistry(tmp_path / ".heddle")
+
+
+def test_a_registry_that_is_not_there_is_not_made(registry: AgentRegistry, tmp_path: Path) -> None:
+    assert registry.store.tidy() == ()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_what_nobody_needs_goes(registry: AgentRegistry, tmp_path: Path) -> None:
+    root = tmp_path / ".heddle"
+    with registry.reserve("main") as claim:
+        junk = [
+            root / "tmp" / ".x.toml.0123.tmp",
+            root / "agents" / ".agent-1.toml.tmp-1-2-3",
+            root / "live" / "agent-gone",
+            root / "queries" / "agent-gone.jsonl",
+            root / "wait" / "0" / "0000000000000001",
+            root / "wait" / "0" / "0000000000000001.wake",
+        ]
+        kept = [
+            root / "queries" / f"{claim.session_id}.jsonl",
+            root / "agents" / "notes.txt",
+            root / "wait" / "1" / "0000000000000002",
+            root / "live" / "agent-soon",
+        ]
+        for path in [*junk, *kept]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        waiter = hold_liveness(str(kept[2]))
+        reserving = hold_liveness(str(kept[3]))  # its entry is about to be written
+        try:
+            wanted = sorted(os.path.relpath(path, root) for path in junk)
+            assert sorted(registry.store.tidy(dry_run=True)) == wanted
+            assert all(path.exists() for path in junk)
+            assert sorted(registry.store.tidy()) == wanted
+        finally:
+            waiter.release()
+            reserving.release()
+        assert not any(path.exists() for path in junk)
+        assert all(path.exists() for path in kept)
+        assert (root / "live" / claim.session_id).exists()
+        claim.check()
+    assert registry.store.tidy() != ()
+
+
+def test_the_lock_of_a_lost_claim_stays_because_it_proves_the_holders_death(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    root = tmp_path / ".heddle"
+    with registry.reserve("main") as claim:
+        live = root / "live" / claim.session_id
+        stored = (root / "claims").glob("*.toml")
+        held = next(stored).read_bytes()
+    path = next((root / "claims").glob("*.toml"))
+    path.write_bytes(held)  # as if a stranger had removed the entry behind the holder's back
+    (root / "agents" / f"{claim.session_id}.toml").unlink()
+    live.touch()
+    registry.store.tidy()
+    assert live.exists()
+    path.write_text("not toml")
+    registry.store.tidy()
+    assert live.exists()

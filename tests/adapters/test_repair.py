@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+
+from heddle_registry import AgentEntry, AgentRegistry, AgentStatus, Timestamp
+from heddle_registry.adapters.layout import thread_hash
+from heddle_registry.diagnosis import diagnose, mend
+from heddle_registry.errors import RecordCorrupt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from heddle_registry.ports import Check
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> AgentRegistry:
+    found = AgentRegistry(tmp_path / ".heddle")
+    found.create_generated_entry(
+        lambda session_id: AgentEntry(
+            session_id=session_id,
+            thread="other",
+            base_state="0",
+            started_at=Timestamp("2026-07-01T12:00:00Z"),
+            status=AgentStatus.ACTIVE,
+        )
+    )
+    return found
+
+
+def found_in(registry: AgentRegistry, name: str) -> list[Check]:
+    return [check for check in diagnose(registry).checks if check.name == name]
+
+
+def claim_file(registry: AgentRegistry, thread: str) -> Path:
+    from pathlib import Path
+
+    return Path(registry.store.heddle_dir) / "claims" / f"{thread_hash(thread)}.toml"  # type: ignore[attr-defined]
+
+
+def test_what_was_mended_or_removed_meanwhile_is_left_alone(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    bad = tmp_path / ".heddle" / "agents" / "bad.toml"
+    bad.mkdir()
+    (check,) = found_in(registry, "entries")
+    bad.rmdir()
+    mending = mend(check)
+    assert mending.done
+    assert "nothing is wrong" in mending.result
+    assert not (tmp_path / ".heddle" / "agents" / ".quarantine").exists()
+
+
+def test_two_damaged_files_of_one_name_are_both_kept(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    agents = tmp_path / ".heddle" / "agents"
+    for text in ("= one", "= two"):
+        (agents / "bad.toml").write_text(text)
+        os.utime(agents / "bad.toml", (1, 1))
+        (check,) = found_in(registry, "entries")
+        assert mend(check).done
+    kept = {path.read_text() for path in (agents / ".quarantine").iterdir()}
+    assert kept == {"= one", "= two"}
+
+
+def test_a_damaged_entry_of_a_living_owner_stays_where_it_keeps_others_out(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    agents = tmp_path / ".heddle" / "agents"
+    path = agents / "agent-torn.toml"
+    path.write_text(f'thread = "main"\nstatus = "active"\npid = {os.getpid()}\nbase_state = ')
+    os.utime(path, (1, 1))
+    (check,) = found_in(registry, "entries")
+    assert check.repair is None
+    assert str(os.getpid()) in check.fix
+
+
+def test_an_entry_whose_name_is_taken_goes_to_quarantine_instead(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    agents = tmp_path / ".heddle" / "agents"
+    entry = registry.list()[0]
+    (agents / "copy.toml").write_bytes((agents / f"{entry.session_id}.toml").read_bytes())
+    os.utime(agents / "copy.toml", (1, 1))
+    (check,) = found_in(registry, "entries")
+    assert "quarantine" in check.fix
+    assert mend(check).done
+    assert registry.list() == [entry]
+
+
+def test_a_claim_without_a_known_holder_comes_back_free_and_its_fence_only_grows(
+    registry: AgentRegistry,
+) -> None:
+    with registry.reserve("main"):
+        pass
+    with registry.reserve("main") as last:
+        pass
+    path = claim_file(registry, "main")
+    path.write_text(path.read_text().replace("cause = ", "cause ! "))
+    with pytest.raises(RecordCorrupt):
+        registry.reserve("main").__enter__()
+    (check,) = found_in(registry, "claims")
+    assert mend(check).done
+    assert not registry.check("main", last.fence).valid
+    with registry.reserve("main") as claim:
+        assert claim.fence > last.fence + 1
+
+
+def test_a_claim_of_which_nothing_tells_the_branch_is_left_to_people(
+    registry: AgentRegistry,
+) -> None:
+    with registry.reserve("main") as claim:
+        pass
+    registry.delete(claim.session_id)
+    claim_file(registry, "main").write_text("nothing")
+    (check,) = found_in(registry, "claims")
+    assert check.repair is None
+    assert "by hand" in check.fix
+
+
+@pytest.mark.parametrize("make", ["folder", "link", "fifo"])
+def test_what_is_no_file_is_put_aside_and_the_claim_rebuilt_from_the_entries(
+    registry: AgentRegistry, make: str
+) -> None:
+    with registry.reserve("main") as held:
+        path = claim_file(registry, "main")
+        path.unlink()
+        if make == "folder":
+            path.mkdir()
+        elif make == "link":
+            path.symlink_to("elsewhere")
+        else:
+            os.mkfifo(path)
+        (check,) = found_in(registry, "claims")
+        mending = mend(check)
+        assert mending.done, mending.result
+        assert held.session_id in mending.result
+        held.renew()
+        assert registry.check("main", held.fence + 1).holder == held.session_id
+
+
+def test_a_repair_that_cannot_be_done_says_why(registry: AgentRegistry) -> None:
+    def fail() -> str:
+        raise RecordCorrupt("x", ["torn"])
+
+    (check, *_) = found_in(registry, "entries")
+    mending = mend(attrs.evolve(check, repair=fail))
+    assert not mending.done
+    assert "torn" in mending.result

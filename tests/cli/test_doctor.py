@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from tests.cli.test_list import put
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from tests.cli.conftest import Heddle
+
+CHECKS = {
+    "folder", "file system", "lock", "left over", "quarantine", "entries", "claims", "settings",
+    "clock", "processes", "plugins",
+}  # fmt: skip
+
+
+def aged(path: Path) -> None:
+    os.utime(path, (1, 1))
+
+
+def test_a_sound_registry_has_nothing_bad(heddle: Heddle) -> None:
+    heddle("reserve", "main", "--ttl", "60")
+    answer = heddle.json("doctor")
+    assert set(answer) == {"schema", "checks", "plugins", "plugin_faults"}
+    assert {check["name"] for check in answer["checks"]} == CHECKS
+    assert all(set(check) == {"name", "status", "detail", "fix"} for check in answer["checks"])
+    assert "bad" not in {check["status"] for check in answer["checks"]}
+    assert answer["plugins"] == answer["plugin_faults"] == []
+
+
+def test_damage_is_named_each_change_shown_first_and_then_mended(heddle: Heddle) -> None:
+    heddle("reserve", "main", "--ttl", "60")
+    damaged = heddle.agents / "bad.toml"
+    damaged.write_text("= no toml")
+    aged(damaged)
+    heddle.agents.chmod(0o777)
+    answer = heddle.json("doctor", status=7)
+    bad = {check["name"]: check for check in answer["checks"] if check["status"] == "bad"}
+    assert "bad.toml" in bad["entries"]["detail"]
+    assert "quarantine" in bad["entries"]["fix"]
+    assert "everybody" in bad["permissions"]["detail"]
+    assert damaged.exists()
+
+    said = heddle("doctor", "--fix").out
+    assert said.index("will: move it to agents/.quarantine") < said.index("done: it is")
+    assert not damaged.exists()
+    assert heddle.agents.stat().st_mode & 0o002 == 0
+    kept = list((heddle.agents / ".quarantine").iterdir())
+    assert [path.read_text() for path in kept] == ["= no toml"]
+    assert heddle.json("doctor", "--fix")["mended"] == []
+
+
+def test_a_damaged_claim_comes_back_above_every_fence_and_its_living_holder_keeps_it(
+    heddle: Heddle,
+) -> None:
+    heddle("reserve", "main", "--ttl", "60")
+    won = heddle.json("reserve", "main", "--ttl", "60", "--force", "--reason", "again")
+    claim = next((heddle.folder / "claims").glob("*.toml"))
+    claim.write_text(claim.read_text().replace("schema = 1", "schema = "))
+    heddle("reserve", "main", "--ttl", "60", status=6)
+    heddle("check", "main", "--fence", "2", status=6)
+    mended = heddle.json("doctor", "--fix")["mended"]
+    assert [(m["name"], m["done"]) for m in mended] == [("claims", True)]
+    assert "fence 3" in mended[0]["result"]
+    heddle("check", "main", "--fence", "2", status=11)
+    heddle("reserve", "main", "--ttl", "60", status=5)
+    session_id = won["entry"]["session_id"]
+    assert heddle.json("heartbeat", session_id, "--token", won["token"])["fence"] == 3
+    heddle("release", session_id, "--token", won["token"])
+    assert heddle.json("reserve", "main", "--ttl", "60")["fence"] == 4
+
+
+def test_a_misnamed_entry_gets_its_own_name_back(heddle: Heddle) -> None:
+    entry = put(heddle)
+    path = heddle.agents / f"{entry.session_id}.toml"
+    path.rename(heddle.agents / "else.toml")
+    heddle("doctor", status=6)
+    assert f"agents/{path.name}" in heddle("doctor", "--fix").out
+    assert path.exists()
+    assert heddle.json("why", entry.session_id)["state"] == "occupied"
+
+
+def test_a_wrong_config_file_is_a_finding_here_and_an_error_elsewhere(heddle: Heddle) -> None:
+    heddle("reserve", "main", "--ttl", "60")
+    (heddle.folder / "config.toml").write_text("\nlock_timeout_s = 'x'\n")
+    checks = {check["name"]: check for check in heddle.json("doctor", status=7)["checks"]}
+    assert "line 2" in checks["settings"]["detail"]
+    told = heddle("list", status=2).err
+    assert "config.toml" in told
+    assert "line 2" in told
+
+
+def test_a_plugin_at_fault_is_named_and_costs_nothing_else(
+    heddle: Heddle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEDDLE_REGISTRY_PLUGINS", "nowhere\x1b")
+    answer = heddle.json("doctor")
+    assert answer["plugin_faults"][0]["hook"] == "import"
+    assert set(answer["plugin_faults"][0]) == {"plugin", "hook", "why"}
+    assert "nowhere\\x1b" in heddle("doctor").out
