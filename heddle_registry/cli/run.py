@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     from heddle_registry.cli.arguments import duration_s as wait_s
 
-    parser.add_argument("branch", metavar="BRANCH")
+    parser.add_argument("branch", metavar="BRANCH", help="the branch to claim")
     parser.add_argument("--task", metavar="TEXT", help="what the command is for; `list` shows it")
     parser.add_argument(
         "--wait", type=wait_s, default=0.0, metavar="S", help="stand in line for at most S seconds"
