@@ -1,0 +1,272 @@
+"""The index never says anything that the files do not, whoever changed them and whenever."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+
+from heddle_registry import AgentRegistry, AgentStatus, Query
+from heddle_registry.adapters import directory
+from heddle_registry.adapters.index import Index
+from heddle_registry.codec import entry_to_toml
+from tests.process_helpers import ROOT, python
+
+SEED = ROOT / "tests" / "seed_registry.py"
+
+
+def entry_of(registry, session_id, **fields):
+    from heddle_registry import AgentEntry
+
+    return AgentEntry(
+        **{
+            "session_id": session_id,
+            "thread": f"f/{session_id}",
+            "base_state": "b",
+            "started_at": registry.host.now().at,
+            "status": AgentStatus.ACTIVE,
+            **fields,
+        }
+    )
+
+
+@pytest.fixture
+def heddle(tmp_path):
+    return tmp_path / ".heddle"
+
+
+@pytest.fixture
+def registry(heddle):
+    registry = AgentRegistry(heddle)
+    for number in range(30):
+        registry.save(
+            entry_of(registry, f"agent-{number:02d}", native_actor_key=f"codex:thread:{number}")
+        )
+    assert {entry.session_id for entry in registry.list()} == {
+        f"agent-{number:02d}" for number in range(30)
+    }
+    assert (heddle / "index.sqlite").exists()
+    return registry
+
+
+def stranger(heddle, *words):
+    """Do something as a program that knows no index and no claims, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, str(SEED), str(heddle), *words], capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def by_scan(heddle):
+    """Return what a process without any index finds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEDDLE_REGISTRY_INDEX", "off")
+        patch.setattr(directory, "_shared", {})
+        return AgentRegistry(heddle).list()
+
+
+def served_by_index(monkeypatch):
+    """Count the scans from here on."""
+    scans = []
+    scan = directory.Folders.snapshot
+    monkeypatch.setattr(
+        directory.Folders, "snapshot", lambda self: (scans.append(1), scan(self))[1]
+    )
+    return scans
+
+
+def test_a_look_up_reads_no_other_file(registry, monkeypatch):
+    scans = served_by_index(monkeypatch)
+    found = registry.find_active_by_native_actor_key("codex:thread:7")
+    assert found.session_id == "agent-07"
+    assert scans == []
+
+
+def test_a_fresh_process_finds_by_the_index_what_a_scan_finds(registry, heddle, monkeypatch):
+    monkeypatch.setattr(directory, "_shared", {})
+    scans = served_by_index(monkeypatch)
+    assert AgentRegistry(heddle).list() == by_scan(heddle)[:]
+    assert len(scans) == 1  # the comparison's own
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["update_status", "touch", "delete", "save", "edit in place", "replace in place", "remove"],
+)
+def test_the_next_question_sees_what_a_stranger_did(registry, heddle, change):
+    path = heddle / "agents" / "agent-07.toml"
+    if change == "update_status":
+        stranger(heddle, "update_status", "agent-07", "complete")
+    elif change == "touch":
+        stranger(heddle, "touch", "agent-07")
+    elif change == "delete":
+        stranger(heddle, "delete", "agent-07")
+    elif change == "save":
+        new = {
+            "session_id": "agent-new", "thread": "f/new", "base_state": "b", "status": "active",
+            "started_at": "2026-07-01T12:00:00Z", "native_actor_key": "codex:thread:new",
+        }  # fmt: skip
+        stranger(heddle, "save", json.dumps(new))
+        assert registry.find_active_by_native_actor_key("codex:thread:new") is not None
+    elif change == "edit in place":
+        text = path.read_bytes().replace(b'"f/agent-07"', b'"f/agent-77"')
+        with path.open("r+b") as file:
+            file.write(text)
+        assert registry.load("agent-07").thread == "f/agent-77"
+    elif change == "replace in place":
+        path.write_bytes(path.read_bytes().replace(b'base_state = "b"', b'base_state = "c"'))
+    else:
+        path.unlink()
+    assert registry.list() == by_scan(heddle)
+    found = registry.find_active_by_native_actor_key("codex:thread:7")
+    expected = [
+        e for e in by_scan(heddle) if e.native_actor_key == "codex:thread:7" and e.is_active
+    ]
+    assert found == (expected[0] if expected else None)
+
+
+def test_changes_within_one_clock_tick_are_all_seen(registry, heddle):
+    path = heddle / "agents" / "agent-03.toml"
+    stored = registry.load("agent-03")
+    for number in range(200):
+        entry = attrs.evolve(stored, model=f"model-{number:03d}")
+        temp = path.with_suffix(".new")
+        temp.write_bytes(entry_to_toml(entry))
+        temp.replace(path)
+        assert registry.load("agent-03").model == f"model-{number:03d}"
+        [found] = registry.look(Query(native_actor_key="codex:thread:3")).entries
+        assert found.model == f"model-{number:03d}"
+
+
+def test_an_edit_in_place_within_one_clock_tick_is_seen(registry, heddle):
+    path = heddle / "agents" / "agent-03.toml"
+    for number in range(200):
+        with path.open("r+b") as file:
+            text = file.read().replace(b'base_state = "b"', b'base_state = "%d"' % (number % 10))
+            text = text.replace(b'base_state = "%d"' % ((number - 1) % 10),
+                                b'base_state = "%d"' % (number % 10))  # fmt: skip
+            file.seek(0)
+            file.write(text)
+        [found] = registry.look(Query(native_actor_key="codex:thread:3")).entries
+        assert found.base_state == str(number % 10)
+
+
+@pytest.mark.parametrize("harm", ["deleted", "garbage", "truncated", "old copy", "other version"])
+def test_a_harmed_index_costs_time_and_nothing_else(registry, heddle, harm, monkeypatch):
+    index = heddle / "index.sqlite"
+    old = index.read_bytes()
+    registry.update_status("agent-05", "complete")
+    if harm == "deleted":
+        index.unlink()
+    elif harm == "garbage":
+        index.write_bytes(b"no database" * 1000)
+    elif harm == "truncated":
+        index.write_bytes(old[: len(old) // 2])
+    elif harm == "old copy":
+        index.write_bytes(old)
+    else:
+        other = bytearray(old)
+        other[60:64] = (99).to_bytes(4, "big")
+        index.write_bytes(bytes(other))
+    for fresh in (False, True):
+        if fresh:
+            monkeypatch.setattr(directory, "_shared", {})
+        again = AgentRegistry(heddle)
+        assert again.list() == by_scan(heddle)
+        assert again.load("agent-05").status is AgentStatus.COMPLETE
+        assert again.find_active_by_native_actor_key("codex:thread:5") is None
+        with again.reserve("f/agent-05"):
+            pass
+
+
+def test_the_index_is_rebuilt_after_another_boot(registry, heddle, monkeypatch):
+    monkeypatch.setattr(directory, "_shared", {})
+    monkeypatch.setattr(Index, "_read", Index._read)
+    other = AgentRegistry(heddle)
+    other.store._index._boot_id = lambda: "another-boot"
+    assert other.list() == by_scan(heddle)
+
+
+WRITER = """
+import random, sys
+from heddle_registry import AgentRegistry, Held
+registry = AgentRegistry(sys.argv[1])
+number = int(sys.argv[2])
+random.seed(number)
+print("ready", flush=True)
+for round in range(40):
+    try:
+        with registry.reserve(f"w/{number}/{round % 3}"):
+            pass
+    except Held:
+        pass
+print("done", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_readers_beside_busy_writers_and_a_stranger_agree_with_the_files(registry, heddle):
+    with (
+        python(WRITER, heddle, 1) as first,
+        python(WRITER, heddle, 2) as second,
+    ):
+        for writer in (first, second):
+            assert writer.line(30) == "ready"
+        chance = random.Random(7)
+        for _ in range(10):
+            victim = f"agent-{chance.randrange(30):02d}"
+            if chance.random() < 0.5:
+                stranger(heddle, "touch", victim)
+            else:
+                registry.update_entry(
+                    victim, lambda entry: attrs.evolve(entry, model=str(chance.random()))
+                )
+            found = registry.find_active_by_native_actor_key(registry.load(victim).native_actor_key)
+            assert found == registry.load(victim)
+        for writer in (first, second):
+            assert writer.line(60) == "done"
+            writer.tell()
+            assert writer.ends() == 0
+    fresh = AgentRegistry(heddle)
+    assert fresh.list() == by_scan(heddle)
+    assert not list((heddle / "tmp").iterdir())
+
+
+def test_a_folder_that_cannot_be_stamped_is_scanned_and_right(registry, heddle, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    registry.update_status("agent-09", "complete")
+    assert registry.list() == by_scan(heddle)
+    with registry.reserve("f/agent-09"):
+        assert registry.find_active_by_native_actor_key("codex:thread:9") is None
+
+
+def test_a_copied_registry_is_not_believed_by_its_old_index(registry, heddle, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(heddle, copy)
+    (copy / "agents" / "agent-01.toml").unlink()
+    assert AgentRegistry(copy).list() == by_scan(copy)
+    assert AgentRegistry(copy).load("agent-01") is None
+
+
+def test_hardly_anything_is_opened_for_a_look_up_among_many(registry, heddle):
+    opened = []
+
+    def audit(event, args):
+        if event == "open" and str(args[0]).endswith(".toml"):
+            opened.append(Path(args[0]).name)
+
+    registry.find_active_by_native_actor_key("codex:thread:4")
+    sys.addaudithook(audit)
+    registry.find_active_by_native_actor_key("codex:thread:5")
+    registry.find_active_by_path(heddle)
+    assert len(opened) <= 2
