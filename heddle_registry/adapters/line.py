@@ -126,7 +126,10 @@ class Place:
         """See `ports.Place`: woken, or the subject may have died, or the time is over."""
         poll = select.poll()
         poll.register(self._wake_fd, select.POLLIN)
-        pidfd = _pidfd(subject)
+        try:
+            pidfd = _pidfd(subject)
+        except ProcessLookupError:
+            return  # it died since it was seen alive
         ended_r = ended_w = -1
         try:
             if pidfd >= 0:
@@ -198,6 +201,8 @@ def _pidfd(subject: Subject | None) -> int:
         return -1
     try:
         return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
     except OSError:
         return -1
 
