@@ -1,0 +1,252 @@
+"""The line for a branch: in order, without overtaking, woken by events and never by polling."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from heddle_registry import AgentEntry, AgentRegistry, AgentStatus, LiveOwner, Reserved
+from heddle_registry.adapters import line
+from heddle_registry.core.transaction import Keys
+from heddle_registry.registry import Terms, waiting
+from heddle_registry.registry.scripting import build_entry
+from tests.process_helpers import python, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from heddle_registry.core.reserve import ReserveOutcome
+
+pytestmark = pytest.mark.skipif(not line.HAS_LINES, reason="no lines on this system")
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AgentRegistry:
+    # Whoever is not woken by an event sleeps through the test.
+    monkeypatch.setattr(waiting, "LOOK_EVERY_S", 3600.0)
+    return AgentRegistry(tmp_path / ".heddle", lock_timeout_s=30)
+
+
+class Waiter:
+    """An OS thread in line."""
+
+    def __init__(self, registry: AgentRegistry, **terms: Any) -> None:
+        self.outcome: ReserveOutcome | None = None
+        self._registry = registry
+        self._terms = Terms(**(terms or {"ttl_s": 60.0}))
+        before = len(in_line(registry))
+        self._thread = threading.Thread(target=self._wait, daemon=True)
+        self._thread.start()
+        until(lambda: len(in_line(registry)) > before, "its place in the line")
+
+    def _wait(self) -> None:
+        build = build_entry(self._registry, "main")
+        outcome = self._registry.reserve_on_terms("main", build, self._terms, wait_s=60)
+        self.outcome = outcome[0]
+
+    def granted(self) -> Reserved:
+        self._thread.join(20)
+        assert isinstance(self.outcome, Reserved), "nobody woke it"
+        return self.outcome
+
+    @property
+    def still_waits(self) -> bool:
+        return self._thread.is_alive()
+
+
+def in_line(registry: AgentRegistry) -> tuple[str, ...]:
+    return registry.store.peek(Keys(line_of="main"))[0].line
+
+
+def reserve(registry: AgentRegistry, **terms: Any) -> Reserved:
+    build = build_entry(registry, "main")
+    outcome = registry.reserve_on_terms("main", build, Terms(**(terms or {"ttl_s": 60.0})))[0]
+    assert isinstance(outcome, Reserved)
+    return outcome
+
+
+def release(registry: AgentRegistry, held: Reserved) -> None:
+    registry.release(held.entry.session_id, token=held.token)
+
+
+def test_waiters_are_served_in_order_and_nobody_overtakes_them(registry: AgentRegistry) -> None:
+    held = reserve(registry)
+    first, second, third = (Waiter(registry) for _ in range(3))
+    release(registry, held)
+    for waiter, later in ((first, (second, third)), (second, (third,)), (third, ())):
+        mine = waiter.granted()
+        assert mine.fence > held.fence
+        assert all(other.still_waits for other in later)
+        held = mine
+        release(registry, held)
+    assert in_line(registry) == ()
+
+
+def test_without_wait_nobody_overtakes_a_living_waiter_but_by_force(
+    registry: AgentRegistry,
+) -> None:
+    held = reserve(registry)
+    with registry.store.join_line("main", 60):
+        release(registry, held)
+        build = build_entry(registry, "main")
+        refused = registry.reserve_on_terms("main", build, Terms(ttl_s=60))[0]
+        assert isinstance(refused, LiveOwner)
+        assert (refused.entry, refused.why) == (None, "1 waiting before you")
+        forced = registry.reserve_on_terms("main", build, Terms(ttl_s=60, force_reason="now"))[0]
+        assert isinstance(forced, Reserved)
+
+
+@pytest.mark.parametrize("end", ["update_status", "delete", "by its own bearer"])
+def test_whoever_ends_a_claim_wakes_the_first(registry: AgentRegistry, end: str) -> None:
+    held = reserve(registry)
+    session_id = held.entry.session_id
+    waiter = Waiter(registry)
+    match end:
+        case "update_status":
+            registry.update_status(session_id, AgentStatus.ABANDONED)
+        case "delete":
+            registry.delete(session_id)
+        case "by its own bearer":
+            release(registry, held)
+    assert waiter.granted().fence > held.fence
+
+
+def test_the_end_of_mere_presence_wakes_the_first(registry: AgentRegistry) -> None:
+    def build(new: str) -> AgentEntry:
+        return build_entry(registry, "main")(new)
+
+    for end in (lambda i: registry.update_status(i, "complete"), registry.delete):
+        present = registry.create_generated_entry(build)
+        waiter = Waiter(registry)
+        end(present.session_id)
+        release(registry, waiter.granted())
+
+
+@contextmanager
+def owner() -> Iterator[Any]:
+    with python("import sys; print('up', flush=True); sys.stdin.readline()") as child:
+        child.line()
+        yield child
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="deaths are looked for here")
+def test_the_holders_death_wakes_the_waiter(registry: AgentRegistry) -> None:
+    with owner() as child:
+        reserve(registry, owner=registry.host.owner_for(child.pid))
+        waiter = Waiter(registry)
+        child.kill()
+        waiter.granted()
+
+
+HOLDER = """
+import sys
+from heddle_registry import AgentRegistry
+with AgentRegistry(sys.argv[1]).reserve("main") as claim:
+    print(claim.fence, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_liveness_lock_that_comes_free_wakes_the_waiter(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    with python(HOLDER, tmp_path / ".heddle") as holder:
+        holder.line()
+        waiter = Waiter(registry)
+        holder.kill()
+        waiter.granted()
+
+
+def test_a_ttl_that_passes_wakes_the_waiter(registry: AgentRegistry) -> None:
+    reserve(registry, ttl_s=1.0)
+    assert Waiter(registry).granted().fence == 2
+
+
+WAITER = """
+import sys
+from heddle_registry import AgentRegistry, Held
+registry = AgentRegistry(sys.argv[1])
+try:
+    with registry.reserve("main", ttl_s=60, wait_s=float(sys.argv[2])) as claim:
+        print("granted", flush=True)
+        sys.stdin.readline()
+except Held as held:
+    print("held:", held, flush=True)
+"""
+
+
+def test_a_dead_waiter_is_passed_over(registry: AgentRegistry, tmp_path: Path) -> None:
+    held = reserve(registry)
+    with python(WAITER, tmp_path / ".heddle", 60) as first:
+        until(lambda: len(in_line(registry)) == 1, "its place in the line")
+        second = Waiter(registry)
+        first.kill()
+        assert len(in_line(registry)) == 1
+        release(registry, held)
+        second.granted()
+    left = sorted(path.suffix for path in (tmp_path / ".heddle" / "wait").rglob("*0*.wake"))
+    assert len(left) <= 1, "the dead one's ticket goes with the next who joins"
+    Waiter(registry)
+    assert len(in_line(registry)) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
+def test_a_stopped_waiter_holds_up_the_line_no_longer_than_it_meant_to_wait(
+    registry: AgentRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line, "OVERDUE_AFTER_S", 0.0)
+    held = reserve(registry)
+    with python(WAITER, tmp_path / ".heddle", 1) as stopped:
+        until(lambda: len(in_line(registry)) == 1, "its place in the line")
+        stopped.send(signal.SIGSTOP)
+        second = Waiter(registry)
+        until(lambda: len(in_line(registry)) == 1, "the end of its time")
+        release(registry, held)
+        second.granted()
+        stopped.send(signal.SIGCONT)
+        assert stopped.line().startswith("held: branch 'main' is held")
+    assert in_line(registry) == ()
+
+
+def test_a_wait_that_ends_in_vain_says_who_holds_and_leaves_the_line(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    held = reserve(registry)
+    build = build_entry(registry, "main")
+    for wait_s in (0.01, float("nan"), -1.0):
+        outcome = registry.reserve_on_terms("main", build, Terms(ttl_s=60), wait_s=wait_s)[0]
+        assert isinstance(outcome, LiveOwner)
+        assert outcome.entry == held.entry
+    assert in_line(registry) == ()
+
+
+@pytest.mark.parametrize("kept_by", ["presence beside an expired claim", "an earlier waiter"])
+def test_a_waiter_sleeps_while_what_it_waits_for_has_come_but_something_else_keeps_the_branch(
+    registry: AgentRegistry, kept_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = 0
+    attempt = AgentRegistry.attempt
+
+    def counted(self: AgentRegistry, *given: Any, **named: Any) -> Any:
+        nonlocal attempts
+        attempts += 1
+        return attempt(self, *given, **named)
+
+    reserve(registry, ttl_s=1.0)
+    with ExitStack() as stack:
+        if kept_by == "an earlier waiter":
+            stack.enter_context(registry.store.join_line("main", 60))
+        else:
+            registry.create_generated_entry(build_entry(registry, "main"))
+        monkeypatch.setattr(AgentRegistry, "attempt", counted)
+        build = build_entry(registry, "main")
+        outcome = registry.reserve_on_terms("main", build, Terms(ttl_s=60), wait_s=2)[0]
+    assert isinstance(outcome, LiveOwner)
+    assert attempts <= 5, "once, in line, when the TTL passed, at the end"
