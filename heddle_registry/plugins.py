@@ -22,7 +22,7 @@ from heddle_registry.core.combine import (
 from heddle_registry.errors import PluginFault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from heddle_registry.core.harness import Harness
     from heddle_registry.core.identity import Identity, Probe
@@ -175,6 +175,7 @@ def load_plugins(
     *,
     cache_file: str | None = None,
     pins: Mapping[str, str] | None = None,
+    disabled: Collection[str] = (),
     cwd: str | None = None,
 ) -> Plugins:
     """Load the installed plugins that the switch and the pins let through.
@@ -185,6 +186,7 @@ def load_plugins(
         package is installed or removed. None looks every time. It is ours to rewrite, may be lost,
         and failing to write it is no error.
     :param pins: plugin name -> ``distribution`` or ``distribution==version`` that it must be from
+    :param disabled: names that are switched off
     :param cwd: nothing is imported from here; the current directory when left out
     """
     environ = os.environ if environ is None else environ
@@ -196,7 +198,7 @@ def load_plugins(
     roots = _import_roots(cwd)
     chosen: dict[str, list[str]] = {}
     for name, value, distribution, version in installed(cache_file, roots):
-        if wanted is not None and name not in wanted:
+        if name in disabled or (wanted is not None and name not in wanted):
             continue
         pin = (pins or {}).get(name)
         if pin is not None and pin not in {distribution, f"{distribution}=={version}"}:
@@ -207,7 +209,7 @@ def load_plugins(
             )
         else:
             chosen[name] = [value, distribution, version]
-    for name in sorted((wanted or set()) - set(chosen)):
+    for name in sorted((wanted or set()) - set(chosen) - set(disabled)):
         plugins._fault(name, "import", f"{SWITCH} names it, and it is not installed")  # noqa: SLF001
     with _importing_from(roots):
         for name, (value, _, version) in sorted(chosen.items()):

@@ -55,6 +55,8 @@ class Link:
     evidence: tuple[str, ...] = ()
     transcript: str | None = None
     continues: str | None = None
+    process: Process | None = attrs.field(default=None, repr=False)
+    """The harness's own process, the outermost where it has several; not a part of any answer."""
 
 
 @attrs.frozen(kw_only=True)
@@ -84,7 +86,8 @@ class ProbeResult:
 
 
 def _link_json(link: Link) -> dict[str, Any]:
-    return {**attrs.asdict(link), "evidence": list(link.evidence)}
+    said = attrs.asdict(link, filter=lambda field, _: field.name != "process")
+    return {**said, "evidence": list(link.evidence)}
 
 
 def probe_process(
@@ -193,24 +196,29 @@ def probe_host(
     Needs the host's ``environment``, ``ancestors``, ``own_pid``, ``cwd`` and ``home``. See
     `probe_process` for the arguments.
     """
-    import sys
-
-    # The command line of this process is part of what its harness was asked to run.
-    itself = Process(pid=host.own_pid(), argv=tuple(sys.orig_argv), started_at=time.time())
     return probe_process(
         environ=host.environment(),
-        ancestors=[itself, *map(process_of, host.ancestors())],
+        ancestors=processes_above(host),
         plugins=plugins,
         payload=payload,
         event=event,
         harness=harness,
         cwd=host.cwd(),
         home=host.home(),
-        home_of=_home_of,
+        home_of=home_of,
     )
 
 
-def _home_of(pid: int) -> str | None:
+def processes_above(host: Host) -> list[Process]:
+    """Return the process that calls and its living ancestors, nearest first."""
+    import sys
+
+    # The command line of this process is part of what its harness was asked to run.
+    itself = Process(pid=host.own_pid(), argv=tuple(sys.orig_argv), started_at=time.time())
+    return [itself, *map(process_of, host.ancestors())]
+
+
+def home_of(pid: int) -> str | None:
     """Return the home that a living process of ours was started with, on systems with /proc."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as variables:
@@ -260,6 +268,14 @@ def probe_recorded(
         from heddle_registry.plugins import load_plugins
 
         plugins = load_plugins()
+    return probe_process(plugins=plugins, **recorded_arguments(recording, base=base))
+
+
+def recorded_arguments(recording: Mapping[str, Any], *, base: str = "") -> dict[str, Any]:
+    """Return the arguments of `probe_process` that a recording stands for, but for the plugins.
+
+    :raises UsageError: a part of the recording is of the wrong kind
+    """
     environ = _part(recording, "environment", dict) or {}
     ancestors = _part(recording, "ancestors", list)
     home = _part(recording, "home", str)
@@ -269,17 +285,16 @@ def probe_recorded(
     elif not os.path.isabs(home):
         home = os.path.join(base or os.getcwd(), home)
     payload = recording.get("payload")
-    return probe_process(
-        environ={str(k): v for k, v in environ.items() if isinstance(v, str)},
-        ancestors=None if ancestors is None else [_process(facts) for facts in ancestors],
-        plugins=plugins,
-        payload=payload if isinstance(payload, dict) else None,
-        event=_part(recording, "event", str),
-        harness=_part(recording, "harness", str),
-        cwd=_part(recording, "cwd", str) or str(environ.get("PWD") or ""),
-        home=home,
-        recorded_home=recorded_home if isinstance(recorded_home, str) else "",
-    )
+    return {
+        "environ": {str(k): v for k, v in environ.items() if isinstance(v, str)},
+        "ancestors": None if ancestors is None else [_process(facts) for facts in ancestors],
+        "payload": payload if isinstance(payload, dict) else None,
+        "event": _part(recording, "event", str),
+        "harness": _part(recording, "harness", str),
+        "cwd": _part(recording, "cwd", str) or str(environ.get("PWD") or ""),
+        "home": home,
+        "recorded_home": recorded_home if isinstance(recorded_home, str) else "",
+    }
 
 
 def _part(recording: Mapping[str, Any], key: str, kind: type) -> Any:
@@ -360,6 +375,7 @@ def _links(
                 evidence=tuple(dict.fromkeys((*layer.evidence, *_names_in(ancestor, environ)))),
                 transcript=ancestor.transcript,
                 continues=actor_key(harness, ancestor.continues, ancestor.actor_kind),
+                process=layer.processes[0] if layer.processes else None,
             )
         )
         parent = key

@@ -22,7 +22,10 @@ DEFAULT_TTL = "HEDDLE_REGISTRY_DEFAULT_TTL"
 DETECTION = "HEDDLE_REGISTRY_DETECTION"
 _MAX_BYTES = 1_048_576
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_SWITCH = {"1": True, "true": True, "0": False, "false": False}
+_SWITCH = {
+    **dict.fromkeys(("1", "true", "on", "yes"), True),
+    **dict.fromkeys(("0", "false", "off", "no"), False),
+}
 
 
 def lock_timeout_s(heddle_dir: str, option: float | None = None) -> float | None:

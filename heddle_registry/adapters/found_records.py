@@ -15,6 +15,7 @@ from heddle_registry.adapters.snapshot import (
 )
 from heddle_registry.core.lifecycle import STALE_AFTER, is_stale
 from heddle_registry.errors import RegistryError
+from heddle_registry.ports import is_same_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -120,6 +121,24 @@ class FoundRecords:
         if self._stamps is None:
             return self.snapshot().records.active()
         return [entry for entry in self._entries("status = 'active'") if entry.is_active]
+
+    def active_with(self, field: str, value: str) -> Iterable[AgentEntry]:
+        """See `Records`."""
+        if self._stamps is None:
+            found = self.snapshot().records.active()
+        else:
+            column = "real_path" if field == "path" else field
+            found = self._entries(f"{column} = ? AND status = 'active'", (value,))
+        return [
+            entry
+            for entry in found
+            if entry.is_active
+            and (
+                is_same_folder(entry.path, value)
+                if field == "path"
+                else getattr(entry, field) == value
+            )
+        ]
 
     def newest_with_actor(self, native_actor_key: str) -> AgentEntry | None:
         """See `Records`."""

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping  # noqa: TC003 (cattrs resolves the annotations)
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from heddle_registry.codec.toml_text import key_text
 from heddle_registry.core.limits import check_ttl
 from heddle_registry.errors import UsageError
+
+if TYPE_CHECKING:
+    from heddle_registry.core.attach_rules import AttachRule
 
 _HINT: Final = "Nothing was changed; docs/reference/configuration.md lists the keys"
 
@@ -23,7 +26,7 @@ class AttachRuleSetting:
     """One ``[[attach.rules]]``: where all of ``when`` match, attach to ``attach_to``.
 
     ``when`` maps fields to patterns; ``before`` or ``after`` names the rule beside which it
-    stands, both None put it last. Fields, targets and rule names are checked where rules are made.
+    stands, both None put it last. See `heddle_registry.core.attach_rules.AttachRule`.
     """
 
     name: str
@@ -188,20 +191,7 @@ def _reason(error: BaseException, _kind: type | None) -> str:
 
 
 def _value_problems(settings: Settings) -> list[Problem]:
-    problems: list[Problem] = []
-    names: set[str] = set()
-    for index, rule in enumerate(settings.attach.rules):
-        at = f"attach.rules[{index}]"
-        problems += [
-            (f"{at}.{key}", "must not be empty")
-            for key in ("name", "attach_to")
-            if not getattr(rule, key)
-        ]
-        if rule.name in names:
-            problems.append((f"{at}.name", f"{rule.name!r} is the name of a rule above"))
-        names.add(rule.name)
-        if rule.before is not None and rule.after is not None:
-            problems.append((f"{at}.after", "a rule has `before` or `after`, not both"))
+    problems = _rule_problems(settings) if settings.attach.rules else []
     if settings.lock_timeout_s is not None and settings.lock_timeout_s < 0:
         problems.append(("lock_timeout_s", "must not be negative"))
     if settings.default_ttl_s is not None:
@@ -210,6 +200,38 @@ def _value_problems(settings: Settings) -> list[Problem]:
         except UsageError as error:
             problems.append(("default_ttl_s", f"{error.message}; {error.hint}"))
     return problems
+
+
+def _rule_problems(settings: Settings) -> list[Problem]:
+    # A rule may stand beside one of another layer or of a plugin, so that only the circles in
+    # this file can be seen here.
+    from heddle_registry.core.attach_order import circular, rule_problems
+
+    problems: list[Problem] = []
+    names: set[str] = set()
+    rules = attach_rules(settings)
+    circle = circular(rules)
+    for index, rule in enumerate(rules):
+        at = f"attach.rules[{index}]"
+        empty = [key for key in ("name", "attach_to") if not getattr(rule, key)]
+        problems += [(f"{at}.{key}", "must not be empty") for key in empty]
+        problems += [(f"{at}.{key}", why) for key, why in rule_problems(rule) if key not in empty]
+        if rule.name in names:
+            problems.append((f"{at}.name", f"{rule.name!r} is the name of a rule above"))
+        names.add(rule.name)
+        if rule.name in circle:
+            beside = "before" if rule.before is not None else "after"
+            problems.append((f"{at}.{beside}", f"{rule.name!r} stands in a circle of rules"))
+    return problems
+
+
+def attach_rules(settings: Settings) -> tuple[AttachRule, ...]:
+    """Return the rules of ``[[attach.rules]]`` as the core asks them, in the file's order."""
+    if not settings.attach.rules:
+        return ()
+    from heddle_registry.core.attach_rules import AttachRule
+
+    return tuple(AttachRule(**attrs.asdict(rule)) for rule in settings.attach.rules)
 
 
 def _with_line(lines: list[str], key: str, reason: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import attrs
 
@@ -34,6 +34,17 @@ def fact_key(subject: Subject) -> FactKey:
     return (subject.session_id, identity, subject.fence)
 
 
+LOOKUP_FIELDS: Final = (
+    "native_actor_key",
+    "native_parent_actor_key",
+    "native_instance_key",
+    "client_instance_id",
+    "heddle_session_id",
+    "path",
+)
+"""What `Keys.lookups` may look for. A path is canonical; one in an entry need not be."""
+
+
 @attrs.frozen(kw_only=True)
 class Keys:
     """What a decision needs loaded, in the terms of the records.
@@ -49,6 +60,8 @@ class Keys:
     """Claims that name this canonical folder."""
     actors: tuple[str, ...] = ()
     """Native actor keys: the newest Active entry of each."""
+    lookups: tuple[tuple[str, str], ...] = ()
+    """Pairs of a field and its value, see `LOOKUP_FIELDS`: every Active entry that has it."""
     fresh_ids: tuple[str, ...] = ()
     """Ids that must be unused: `Loaded.used_ids` tells."""
     all_active: bool = False

@@ -34,6 +34,9 @@ from heddle_registry.registry.reserving import ReserveDoors, Terms, held_error
 from heddle_registry.registry.sweeping import SweepDoors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from heddle_registry.core.attach import AttachDecision, AttachFacts, AttachRule
     from heddle_registry.core.entry import AgentEntry
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.ports import Host, Store
@@ -236,6 +239,29 @@ class AgentRegistry(ReserveDoors, SweepDoors):
             if isinstance(answer, Reserved):
                 return attrs.evolve(answer, token=new_token)
         raise no_free_id()
+
+    def attach(
+        self,
+        facts: AttachFacts,
+        base_state: str | None = None,
+        *,
+        rules: Sequence[AttachRule] | None = None,
+        dry_run: bool = False,
+    ) -> AttachDecision:
+        """Find, fill in or make the entry of the actor that ``facts`` describe. Idempotent.
+
+        Presence, never a claim: where others are on the branch, it works all the same and says so.
+
+        :param base_state: what a new entry's work starts from
+        :param rules: the built-in ones when left out; the last of them must always decide
+        :param dry_run: write nothing
+        :raises UsageError: ``facts`` cannot be written down.
+        """
+        from heddle_registry.registry.attaching import Attacher
+
+        return Attacher(self.store, self.host).attach(
+            facts, base_state, rules=rules, dry_run=dry_run
+        )
 
     def check(
         self, thread: str, fence: int | None = None, *, token: str | None = None
