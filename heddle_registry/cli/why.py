@@ -109,11 +109,12 @@ def _entry_json(story: EntryStory, branch: BranchStory | None) -> dict[str, Any]
     from heddle_registry.cli.answers import claim_json, entry_json, verdict_json
 
     entry = story.entry
-    answer = (
-        _branch_json(branch)
-        if branch is not None
-        else {"thread": entry.thread, "state": "free", "others": [], "frees_when": None, "why": []}
-    )
+    if branch is not None:
+        answer = _branch_json(branch)
+    else:
+        state = "occupied" if entry.is_active else "free"
+        answer = {"thread": entry.thread, "state": state, "others": [], "frees_when": None}
+        answer["why"] = []
     nodes = [
         {
             "session_id": node.session_id,

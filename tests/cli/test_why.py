@@ -115,3 +115,12 @@ def test_a_damaged_entry_is_an_error_only_for_who_asks_for_it(heddle: Heddle) ->
 @pytest.mark.parametrize("name", ["a\nb", "a\0b", "", "x" * 1025, os.fsdecode(b"\xff")])
 def test_what_can_be_no_branch_is_refused(heddle: Heddle, name: str) -> None:
     heddle("why", name, status=2)
+
+
+def test_a_thread_that_only_the_rust_tool_would_take_still_has_its_story(heddle: Heddle) -> None:
+    entry = put(heddle)
+    path = heddle.agents / f"{entry.session_id}.toml"
+    path.write_text(path.read_text().replace('"main"', '"a\\nb\\u001b"'))
+    answer = heddle.json("why", entry.session_id)
+    assert (answer["thread"], answer["state"]) == ("a\nb\x1b", "occupied")
+    assert "a\\x0ab\\x1b" in heddle("why", entry.session_id).out
