@@ -74,16 +74,17 @@ def asker_among(registry: AgentRegistry, ancestors: Sequence[ProcessInfo]) -> Ag
     if not pids:
         return None
     look = registry.look(Query(owner_pids=pids, active_only=True))
-    own_boot = registry.host.now().boot_id
-    for process in ancestors:
+    candidates = [
+        entry
+        for entry in look.entries
+        if entry.native_actor_key is not None and entry.owner is not None
+    ]
+    for process in ancestors if candidates else ():
+        seen = registry.host.owner_for(process.pid)
         actors = [
             entry
-            for entry in look.entries
-            if entry.native_actor_key is not None
-            and entry.owner is not None
-            and entry.owner.pid == process.pid
-            and entry.owner.start_ticks == process.start_ticks
-            and entry.owner.boot_id == own_boot
+            for entry in candidates
+            if entry.owner is not None and entry.owner.is_same_process(seen)
         ]
         if actors:
             keys = {entry.native_actor_key for entry in actors}
