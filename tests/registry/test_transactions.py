@@ -1,0 +1,79 @@
+"""Facts are gathered outside the exclusion, belong to one owner, and run out after three rounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+
+from heddle_registry import LiveOwner, Reserved
+from heddle_registry.core.evidence import Observation, ProcessState, Subject
+from heddle_registry.core.transaction import Decision, Keys, PutClaim, PutEntry
+from heddle_registry.registry import AgentRegistry
+
+if TYPE_CHECKING:
+    from tests.registry.world import World
+
+
+class Shifting:
+    """Before each look another process takes the branch over, and dies."""
+
+    def __init__(self, world: World, times: int) -> None:
+        self.world = world
+        self.times = times
+        self.looks = 0
+
+    def observe(self, subject: Subject) -> Observation:
+        self.looks += 1
+        if self.looks <= self.times:
+            self._replace_holder()
+        return self.world.host.observe(subject)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.world.host, name)
+
+    def _replace_holder(self) -> None:
+        loaded, now = self.world.store.peek(Keys(threads=("main",)))
+        claim = loaded.claims["main"]
+        assert claim.holder is not None
+        pid = self.world.host.spawn([f"agent-{self.looks}"])
+        owner = self.world.host.owner_for(pid)
+        entry = self.world.entry(f"agent-{self.looks}", pid=pid, boot_id="boot-1")
+        entry = entry.extended(owner=owner, fence=claim.fence + 1)
+        holder = attrs.evolve(claim.holder, session_id=entry.session_id, owner=owner)
+        taken = claim.granted(attrs.evolve(holder, renewed_at=now), claim.fence + 1, None)
+        effects = (PutEntry(entry), PutClaim(taken))
+        self.world.store.transact(Keys(), lambda *_: Decision(effects=effects), {})
+        self.world.host.kill(pid)
+
+
+@pytest.mark.parametrize(("times", "granted"), [(0, True), (2, True), (100, False)])
+def test_a_branch_that_changes_hands_during_every_look_is_refused_not_guessed(
+    world: World, times: int, granted: bool
+) -> None:
+    pid = world.host.spawn(["first"])
+    first = world.reserve(pid=pid)
+    world.host.kill(pid)
+    host = Shifting(world, times)
+    registry = AgentRegistry(store=world.store, host=host)  # type: ignore[arg-type]
+    outcome = registry.try_reserve_thread("main", world.building())
+    assert isinstance(outcome, Reserved if granted else LiveOwner)
+    assert host.looks < 20
+    if isinstance(outcome, Reserved):
+        assert outcome.fence == first.fence + 1 + min(times, host.looks)
+
+
+def test_what_was_seen_of_one_owner_is_not_held_against_the_next(world: World) -> None:
+    dead = world.host.spawn(["first"])
+    world.reserve(pid=dead)
+    subject = world.store.peek(Keys(threads=("main",)))[0].claims["main"].holder
+    assert subject is not None
+    world.host.kill(dead)
+    seen = world.host.observe(subject.subject(1))
+    assert seen.process is ProcessState.MISSING
+    lives = world.host.spawn(["second"])
+    world.reserve(pid=lives)
+    refused = world.refused()
+    assert refused.verdict is not None
+    assert refused.verdict.is_alive
