@@ -1,0 +1,182 @@
+"""Heartbeats, tokens and fences: who is still believed, and what the others are told."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from heddle_registry.core.claim import ClaimState
+from heddle_registry.core.lifecycle import EntryEvent
+from heddle_registry.core.renew import (
+    claim_of_session,
+    entry_token_refusal,
+    judge_fence,
+    judge_token,
+)
+from heddle_registry.core.standing import Witness, stand
+from heddle_registry.errors import ClaimLost, IllegalTransition, UnknownEntry
+from tests.core.exploration_records import (
+    BRANCH,
+    FACTS,
+    FENCE,
+    NOW,
+    make_entry,
+    owner_of,
+    token_hash,
+)
+from tests.core.exploration_shapes import DEAD
+from tests.core.situations import (
+    ALICE,
+    BOB,
+    HELD_BY_TTL,
+    HOLDER,
+    IN_STATE,
+    TOKEN,
+    Situation,
+    present,
+)
+
+HELD, EXPIRED, LOST = ClaimState.HELD, ClaimState.EXPIRED, ClaimState.LOST
+
+
+def fence_answer(situation: Situation, fence: int):
+    loaded = situation.load(threads=(BRANCH,))
+    standing = stand(loaded.claim_on(BRANCH, NOW), loaded.entries, Witness(FACTS), NOW)
+    return judge_fence(standing, fence, loaded.entries)
+
+
+@pytest.mark.parametrize("state", [HELD, EXPIRED])
+def test_a_bearer_renews_under_the_same_fence_and_only_the_claim_is_written(state):
+    situation = Situation(IN_STATE[state])
+    before = situation.entries[HOLDER]
+    decision = situation.renew()
+    assert decision.answer.fence == FENCE
+    assert decision.answer.entry.heartbeat_at == NOW.at
+    assert situation.claim.holder.renewed_at == NOW
+    assert situation.entries[HOLDER] == before
+
+
+def test_a_renewal_says_within_how_long_the_next_is_due():
+    assert Situation(HELD_BY_TTL).renew().answer.renew_within_s == 300.0
+    assert Situation(IN_STATE[HELD]).renew().answer.renew_within_s is None
+
+
+@pytest.mark.parametrize("token", [None, "", "token of n", "tökén", "\udcff"])
+def test_any_other_token_is_refused_and_told_nothing(token):
+    situation = Situation(IN_STATE[HELD])
+    decision = situation.renew(token=token)
+    assert isinstance(decision.refusal, ClaimLost)
+    assert decision.refusal.by == ""
+    assert "100" not in decision.refusal.why
+    assert decision.effects == ()
+
+
+def test_the_token_of_an_earlier_holder_is_told_who_took_it_when_and_why():
+    situation = Situation(IN_STATE[HELD])
+    situation.reserve(BOB, force_reason="it was stuck")
+    refusal = situation.renew().refusal
+    assert isinstance(refusal, ClaimLost)
+    assert refusal.by == "n"
+    assert NOW.at.text in refusal.why
+    assert "it was stuck" in refusal.why
+
+
+def test_the_story_goes_on_to_what_became_of_the_one_who_took_it():
+    situation = Situation(IN_STATE[EXPIRED])
+    situation.reserve(BOB)
+    situation.release(EntryEvent.COMPLETE, "token of n", "n")
+    why = situation.renew().refusal.why
+    assert why.index("taken over by n") < why.index("released")
+    assert why.endswith("the branch is free")
+
+
+def test_the_bearer_of_a_lost_claim_is_told_and_the_loss_is_noted_once():
+    situation = Situation(IN_STATE[LOST])
+    refused = situation.renew()
+    assert isinstance(refused.refusal, ClaimLost)
+    assert "another program" in refused.refusal.why
+    assert situation.claim.holder.lost_at == NOW.at
+    assert situation.renew().effects == ()
+
+
+def test_a_loss_that_was_told_is_not_undone_by_the_program_that_caused_it():
+    situation = Situation(IN_STATE[LOST])
+    situation.renew()
+    situation.add(make_entry(HOLDER, ALICE, mark=False))
+    assert isinstance(situation.renew().refusal, ClaimLost)
+    assert not fence_answer(situation, FENCE).valid
+
+
+def test_a_claim_whose_owner_died_is_renewed_by_nobody_even_after_its_ttl():
+    for state in (HELD, EXPIRED):
+        situation = Situation(IN_STATE[state])
+        claim = situation.claim
+        situation.claims[BRANCH] = attrs.evolve(
+            claim, holder=attrs.evolve(claim.holder, owner=owner_of(DEAD))
+        )
+        assert "dead" in situation.renew().refusal.why
+        assert not fence_answer(situation, FENCE).valid
+
+
+def test_an_expired_claim_is_not_renewed_while_another_has_its_folder():
+    situation = Situation(IN_STATE[EXPIRED])
+    situation.claims[BRANCH] = attrs.evolve(situation.claim, path="/w")
+    situation.reserve(BOB, thread="other", path="/w")
+    assert "'other'" in situation.renew().refusal.why
+    situation.release(EntryEvent.COMPLETE, "token of n", "n")
+    assert situation.renew().answer.fence == FENCE
+
+
+def test_an_entry_without_a_claim_has_its_heartbeat_noted():
+    situation = Situation()
+    situation.add(present("p", ALICE))
+    assert situation.renew("p", None).answer.fence is None
+    assert situation.entries["p"].heartbeat_at == NOW.at
+    situation.add(make_entry("done", ALICE, "complete", mark=False))
+    assert isinstance(situation.renew("done", None).refusal, IllegalTransition)
+    assert isinstance(situation.renew("nobody", None).refusal, UnknownEntry)
+
+
+def test_a_token_that_another_program_left_in_clear_text_is_accepted_and_no_other():
+    clear = attrs.evolve(present("p", ALICE), reservation_token="secret")
+    assert entry_token_refusal(clear, "secret") is None
+    assert isinstance(entry_token_refusal(clear, "guess"), ClaimLost)
+    hashed = attrs.evolve(clear, reservation_token=None).extended(token=token_hash("p"))
+    assert entry_token_refusal(hashed, "token of p") is None
+    assert isinstance(entry_token_refusal(hashed, "secret"), ClaimLost)
+
+
+def test_a_session_whose_entry_is_gone_finds_its_claim_by_name():
+    situation = Situation(IN_STATE[HELD])
+    del situation.entries[HOLDER]
+    entry, claim = claim_of_session(HOLDER, situation.load(sessions=(HOLDER,)), NOW)
+    assert (entry, claim.thread) == (None, BRANCH)
+
+
+@pytest.mark.parametrize(
+    ("state", "valid"),
+    [(ClaimState.NONE, False), (HELD, True), (EXPIRED, True), (LOST, False)],
+)
+def test_a_fence_is_good_while_it_is_the_newest_and_held_or_expired_and_untaken(state, valid):
+    situation = Situation(IN_STATE[state])
+    assert fence_answer(situation, FENCE).valid is valid
+    for other in (FENCE - 1, FENCE + 1):
+        answer = fence_answer(situation, other)
+        assert not answer.valid
+        assert answer.why
+
+
+def test_a_superseded_fence_is_told_its_end_and_the_holder_is_named():
+    situation = Situation(IN_STATE[EXPIRED])
+    situation.reserve(BOB)
+    answer = fence_answer(situation, FENCE)
+    assert (answer.valid, answer.fence, answer.holder) == (False, FENCE + 1, "n")
+    assert "taken over by n" in answer.why
+
+
+def test_a_token_can_be_judged_without_a_fence():
+    situation = Situation(IN_STATE[HELD])
+    assert judge_token(situation.claim, TOKEN) is None
+    situation.reserve(BOB, force_reason="x")
+    assert "by force" in judge_token(situation.claim, TOKEN).why
+    assert judge_token(situation.claim, "guess").why == "token refused"
