@@ -103,6 +103,11 @@ class DirectoryStore:
         """Where everything lies below it."""
         return self._layout
 
+    @property
+    def index(self) -> Index:
+        """The process's index of the folder."""
+        return self._index
+
     # -- reading -----------------------------------------------------------------------------
 
     def _loaded(self, keys: Keys, now: Instant, *, is_locked: bool = False) -> Loaded:

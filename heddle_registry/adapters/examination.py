@@ -55,6 +55,7 @@ def examine(store: DirectoryStore, host: Host, lock_timeout_s: float | None) -> 
         _lock(layout),
         _left_over(store, lock_timeout_s),
         _quarantine(layout),
+        _index(store),
         *_records(store, host, lock_timeout_s),
     )
 
@@ -217,6 +218,30 @@ def _quarantine(layout: Layout) -> Check:
         detail=f"{len(names)} damaged files in {shown_path(layout.quarantine)}: {_named(names)}",
         fix="look whether anybody needs them, then remove them by hand",
     )
+
+
+def _index(store: DirectoryStore) -> Check:
+    index = store.index
+    if index.is_off:
+        return Check(
+            name="index",
+            status="warn",
+            detail="switched off by HEDDLE_REGISTRY_INDEX; every question reads every file",
+            fix="Unset HEDDLE_REGISTRY_INDEX",
+        )
+    if hasattr(os, "geteuid") and os.stat(store.layout.agents).st_uid not in (0, os.geteuid()):
+        return Check(
+            name="index",
+            status="warn",
+            detail="only the folder's owner can keep it; what you change is found by a scan",
+        )
+    if index.known_files("entries") is None:
+        return Check(
+            name="index", status="ok", detail="none yet; the next question that needs it makes it"
+        )
+    if index.is_at(index.folder_stamps()):
+        return Check(name="index", status="ok", detail="up to date")
+    return Check(name="index", status="ok", detail="behind; the next question brings it up to date")
 
 
 def _named(names: list[str]) -> str:

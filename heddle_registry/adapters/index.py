@@ -20,16 +20,25 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from heddle_registry.adapters.index_rows import (
-    FIELD_COLUMNS,
-    KEY_COLUMNS,
-    NotPlain,
-    claim_sessions,
-    entry_from_row,
-    entry_row,
-    key_row,
+from heddle_registry.adapters.index_rows import entry_from_row
+from heddle_registry.adapters.index_tables import (
+    AT_FIELDS,
+    PUT_ENTRY,
+    SCHEMA,
+    VERSION,
+    entry_values,
+    file_values,
+    mtime_of,
+    new_stamp,
+    open_database,
+    put_claim,
+    put_claim_file,
+    quoted,
+    stamp_at,
+    tick_of,
+    unlink_quietly,
 )
-from heddle_registry.adapters.record_files import CLOCK_TICK_NS, stamp_of
+from heddle_registry.adapters.record_files import CLOCK_TICK_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -39,47 +48,11 @@ if TYPE_CHECKING:
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
 
-VERSION: Final = 1
-_BUSY_S: Final = 0.05
 _MOST_KEPT: Final = 32
+_SETTLED_AT_ONCE: Final = 8
 _NO_RECORD: Final = "is_record = 0"
-_FILE_COLUMNS: Final = (
-    "name",
-    "inode",
-    "size",
-    "mtime",
-    "ctime",
-    "read_at",
-    "is_record",
-    "is_plain",
-)
-_ENTRY_COLUMNS: Final = (*_FILE_COLUMNS, *KEY_COLUMNS, *FIELD_COLUMNS)
-_AT_FIELDS: Final = len(_FILE_COLUMNS) + len(KEY_COLUMNS)
-_SCHEMA: Final = f"""
-CREATE TABLE meta (boot TEXT, agents INTEGER, claims INTEGER, tick INTEGER);
-CREATE TABLE entries ({", ".join(_ENTRY_COLUMNS)}, PRIMARY KEY (name)) WITHOUT ROWID;
-CREATE TABLE claims (name PRIMARY KEY, inode, size, mtime, ctime, read_at, is_record, is_plain,
-                     thread, path, holder) WITHOUT ROWID;
-CREATE TABLE claim_sessions (session_id, name, PRIMARY KEY (session_id, name)) WITHOUT ROWID;
-CREATE INDEX entries_thread ON entries (thread, status);
-CREATE INDEX entries_started ON entries (started_s DESC, started_n DESC, session_id);
-CREATE INDEX entries_active ON entries (status) WHERE status = 'active';
-CREATE INDEX entries_ended ON entries (ended_ns) WHERE ended_ns IS NOT NULL;
-CREATE INDEX entries_bad ON entries (is_record) WHERE is_record = 0;
-CREATE INDEX claims_path ON claims (path) WHERE path IS NOT NULL;
-CREATE INDEX claims_held ON claims (holder) WHERE holder IS NOT NULL;
-CREATE INDEX claims_bad ON claims (is_record) WHERE is_record = 0;
-""" + "".join(
-    f"CREATE INDEX entries_{name} ON entries ({name}) WHERE {name} IS NOT NULL;\n"
-    for name in (
-        "native_actor_key", "native_parent_actor_key", "native_instance_key",
-        "client_instance_id", "heddle_session_id", "real_path", "judged_pid",
-    )
-)  # fmt: skip
-
 Stamps = tuple[int, int]
 """The mtimes of ``agents`` and ``claims`` in nanoseconds; 0 for a missing folder."""
-
 
 _left_behind: list[sqlite3.Connection] = []
 """Connections of a parent process: closing one here would touch the parent's locks."""
@@ -106,7 +79,7 @@ class EntryRow:
 
     def entry(self) -> AgentEntry:
         """Build the entry."""
-        return entry_from_row(self._values[_AT_FIELDS:])
+        return entry_from_row(self._values[AT_FIELDS:])
 
 
 class Index:
@@ -138,7 +111,7 @@ class Index:
 
     def folder_stamps(self) -> Stamps:
         """Return the folders' mtimes as they are now."""
-        return (_mtime(self._layout.agents), _mtime(self._layout.claims))
+        return (mtime_of(self._layout.agents), mtime_of(self._layout.claims))
 
     def is_at(self, stamps: Stamps) -> bool:
         """Return whether the index describes the folders that bear ``stamps``."""
@@ -195,10 +168,10 @@ class Index:
             return self._connection
         self._drop()
         try:
-            connection = _open(f"file:{_quoted(self._layout.index)}?mode=rw")
+            connection = open_database(f"file:{quoted(self._layout.index)}?mode=rw")
         except sqlite3.Error:
             try:
-                connection = _open(f"file:{_quoted(self._layout.index)}?mode=ro")
+                connection = open_database(f"file:{quoted(self._layout.index)}?mode=ro")
             except sqlite3.Error:
                 return None
         try:
@@ -270,10 +243,11 @@ class Index:
         before: Stamps,
         entries: dict[str, AgentEntry | None],
         claims: dict[str, Claim | None],
+        read: Callable[[str], RecordFile[AgentEntry] | None],
     ) -> None:
         """Note what was just written (None: removed), if the index was right ``before``.
 
-        Otherwise nothing is stamped, and the next reader catches up.
+        Otherwise nothing is stamped, and the next reader catches up. ``read`` reads one file.
         """
         with self._mutex:
             connection = self._connect()
@@ -287,6 +261,8 @@ class Index:
                         connection.execute("ROLLBACK")
                         return
                     self._put_entries(connection, entries)
+                    if meta[3]:
+                        self._settle(connection, meta[3], read)
                     self._put_claims(connection, claims)
                     if not self._stamp(connection, before, bool(entries), bool(claims)):
                         connection.execute("ROLLBACK")
@@ -303,20 +279,38 @@ class Index:
         self, connection: sqlite3.Connection, entries: dict[str, AgentEntry | None]
     ) -> None:
         for name, entry in entries.items():
-            stamp = _stamp_at(self._layout.agents, name)
+            stamp = stamp_at(self._layout.agents, name)
             if entry is None or stamp is None:
                 connection.execute("DELETE FROM entries WHERE name = ?", (name,))
                 continue
-            connection.execute(_PUT_ENTRY, _entry_values(name, stamp, entry))
+            connection.execute(PUT_ENTRY, entry_values(name, stamp, entry))
+
+    def _settle(
+        self,
+        connection: sqlite3.Connection,
+        tick_ns: int,
+        read: Callable[[str], RecordFile[AgentEntry] | None],
+    ) -> None:
+        # Where the clock is coarse, a row made within a tick of its file's change may miss
+        # another change in that tick. Once the tick is over, one more look settles it.
+        rows = connection.execute(
+            "SELECT name FROM entries WHERE is_record = 1 AND read_at - ctime <= ? AND ctime < ?"
+            " LIMIT ?",
+            (tick_ns, time.time_ns() - tick_ns, _SETTLED_AT_ONCE),
+        ).fetchall()
+        for (name,) in rows:
+            file = read(name)
+            if file is not None:
+                connection.execute(PUT_ENTRY, file_values(file))
 
     def _put_claims(self, connection: sqlite3.Connection, claims: dict[str, Claim | None]) -> None:
         for name, claim in claims.items():
             connection.execute("DELETE FROM claim_sessions WHERE name = ?", (name,))
-            stamp = _stamp_at(self._layout.claims, name)
+            stamp = stamp_at(self._layout.claims, name)
             if claim is None or stamp is None:
                 connection.execute("DELETE FROM claims WHERE name = ?", (name,))
                 continue
-            _put_claim(connection, name, stamp, claim)
+            put_claim(connection, name, stamp, claim)
 
     def _stamp(
         self, connection: sqlite3.Connection, before: Stamps, agents: bool, claims: bool
@@ -328,7 +322,7 @@ class Index:
             if changed:
                 stamp = new_stamp()
                 os.utime(folder, ns=(stamp, stamp))
-                if _mtime(folder) != stamp:
+                if mtime_of(folder) != stamp:
                     return False  # a file system that rounds: nothing can be told apart there
                 after[place] = stamp
         connection.execute("UPDATE meta SET agents = ?, claims = ?", after)
@@ -345,19 +339,19 @@ class Index:
         until it was `adopt`-ed and has caught up.
         """
         fresh = self._layout.index + ".building"
-        _unlink(fresh)
+        unlink_quietly(fresh)
         try:
-            connection = _open(f"file:{_quoted(fresh)}?mode=rwc")
+            connection = open_database(f"file:{quoted(fresh)}?mode=rwc")
         except sqlite3.Error:
             return None
         try:
-            connection.executescript(_SCHEMA)
+            connection.executescript(SCHEMA)
             connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("BEGIN")
-            connection.executemany(_PUT_ENTRY, map(_file_values, entries))
+            connection.executemany(PUT_ENTRY, map(file_values, entries))
             for file in claims:
-                _put_claim_file(connection, file)
-            connection.execute("INSERT INTO meta VALUES ('', 0, 0, ?)", (_tick_of(fresh),))
+                put_claim_file(connection, file)
+            connection.execute("INSERT INTO meta VALUES ('', 0, 0, ?)", (tick_of(fresh),))
             connection.execute("COMMIT")
             connection.execute("PRAGMA journal_mode = DELETE")
             connection.close()
@@ -366,7 +360,7 @@ class Index:
             os.chmod(fresh, folder_mode(os.stat(self._layout.root)))
         except (sqlite3.Error, OSError):
             connection.close()
-            _unlink(fresh)
+            unlink_quietly(fresh)
             return None
         return fresh
 
@@ -375,10 +369,10 @@ class Index:
         with self._mutex:
             self._drop()
             try:
-                _unlink(self._layout.index + "-journal")
+                unlink_quietly(self._layout.index + "-journal")
                 os.replace(fresh, self._layout.index)
             except OSError:
-                _unlink(fresh)
+                unlink_quietly(fresh)
                 return False
             return True
 
@@ -411,7 +405,7 @@ class Index:
                 return False
             try:
                 connection.execute("BEGIN IMMEDIATE")
-                connection.executemany(_PUT_ENTRY, map(_file_values, entries))
+                connection.executemany(PUT_ENTRY, map(file_values, entries))
                 connection.executemany(
                     "DELETE FROM entries WHERE name = ?", [(name,) for name in gone_entries]
                 )
@@ -419,7 +413,7 @@ class Index:
                     connection.execute("DELETE FROM claim_sessions WHERE name = ?", (name,))
                     connection.execute("DELETE FROM claims WHERE name = ?", (name,))
                 for file in claims:
-                    _put_claim_file(connection, file)
+                    put_claim_file(connection, file)
                 stamps = self.folder_stamps()
                 connection.execute("UPDATE meta SET boot = ?", (self._boot_id(),))
                 worked = self._stamp(connection, stamps, True, bool(stamps[1]))
@@ -428,131 +422,3 @@ class Index:
                 self._drop()
                 return False
             return worked
-
-
-_PUT_ENTRY: Final = (
-    f"INSERT OR REPLACE INTO entries VALUES ({', '.join('?' * len(_ENTRY_COLUMNS))})"
-)
-_PUT_CLAIM: Final = f"INSERT OR REPLACE INTO claims VALUES ({', '.join('?' * 11)})"
-_NO_FIELDS: Final = (None,) * (len(KEY_COLUMNS) + len(FIELD_COLUMNS))
-_NO_VALUES: Final = (None,) * len(FIELD_COLUMNS)
-_AT_SESSION: Final = FIELD_COLUMNS.index("session_id")
-
-
-def _entry_values(name: str, stamp: Stamp, entry: AgentEntry) -> tuple[Any, ...]:
-    try:
-        fields, is_plain = entry_row(entry), 1
-    except (NotPlain, TypeError, ValueError):
-        fields, is_plain = _looked_up(entry), 0
-    return (name, *stamp, time.time_ns(), 1, is_plain, *key_row(entry), *fields)
-
-
-def _looked_up(entry: AgentEntry) -> tuple[Any, ...]:
-    # Of an entry that no row can hold: only what look-ups ask for.
-    values: list[Any] = list(_NO_VALUES)
-    for place, column in enumerate(FIELD_COLUMNS):
-        if column in _LOOKED_UP:
-            values[place] = getattr(entry, column)
-    values[FIELD_COLUMNS.index("status")] = entry.status.value
-    return tuple(values)
-
-
-_LOOKED_UP: Final = frozenset({
-    "session_id", "thread", "native_actor_key", "native_parent_actor_key",
-    "native_instance_key", "client_instance_id", "heddle_session_id",
-})  # fmt: skip
-
-
-def _file_values(file: RecordFile[AgentEntry]) -> tuple[Any, ...]:
-    from heddle_registry.adapters.snapshot import entry_file_error
-
-    stamp = file.stamp or (0, 0, 0, 0)
-    if file.record is None or entry_file_error(file) is not None:
-        return (_storable(file.name), *stamp, file.read_at_ns, 0, 0, *_NO_FIELDS)
-    return _entry_values(file.name, stamp, file.record)
-
-
-def _put_claim_file(connection: sqlite3.Connection, file: RecordFile[Claim]) -> None:
-    from heddle_registry.adapters.snapshot import claim_file_error
-
-    if file.record is None or claim_file_error(file) is not None:
-        stamp = file.stamp or (0, 0, 0, 0)
-        row = (_storable(file.name), *stamp, file.read_at_ns, 0, 0, None, None, None)
-        connection.execute(_PUT_CLAIM, row)
-        return
-    _put_claim(connection, file.name, file.stamp or (0, 0, 0, 0), file.record)
-
-
-def _put_claim(connection: sqlite3.Connection, name: str, stamp: Stamp, claim: Claim) -> None:
-    holder = claim.holder.session_id if claim.holder is not None else None
-    connection.execute(
-        _PUT_CLAIM, (name, *stamp, time.time_ns(), 1, 0, claim.thread, claim.path, holder)
-    )
-    connection.executemany(
-        "INSERT OR REPLACE INTO claim_sessions VALUES (?, ?)",
-        [(session_id, name) for session_id in claim_sessions(claim)],
-    )
-
-
-def _storable(name: str) -> str | bytes:
-    # A name that is not UTF-8 cannot be text in SQLite; its bytes can.
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(name)
-    return name
-
-
-def new_stamp() -> int:
-    """Return an mtime that no clock gives: now, but for thirty random bits below it."""
-    return (time.time_ns() >> 30 << 30) - (int.from_bytes(os.urandom(4), "big") >> 2) - 1
-
-
-def _open(uri: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-    )
-    connection.execute("PRAGMA journal_mode = PERSIST")
-    connection.execute("PRAGMA synchronous = OFF")
-    return connection
-
-
-def _quoted(path: str) -> str:
-    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-
-def _mtime(folder: str) -> int:
-    try:
-        return os.stat(folder).st_mtime_ns
-    except OSError:
-        return 0
-
-
-def _stamp_at(folder: str, name: str) -> Stamp | None:
-    try:
-        return stamp_of(os.lstat(os.path.join(folder, name)))
-    except OSError:
-        return None
-
-
-def _tick_of(path: str) -> int:
-    # Newer kernels give a file another time for every change that somebody could have told apart;
-    # older ones round to their clock's tick.
-    fd = os.open(path + ".tick", os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        for _ in range(4):
-            before = os.fstat(fd).st_ctime_ns
-            os.write(fd, b".")
-            if os.fstat(fd).st_ctime_ns == before:
-                return CLOCK_TICK_NS
-        return 0
-    finally:
-        os.close(fd)
-        _unlink(path + ".tick")
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        return

@@ -90,7 +90,7 @@ class Writer:
 
     def _stamp(self, before: Stamps) -> None:
         if self._entries or self._moved_claims:
-            self._index.record(before, self._entries, self._claims)
+            self._index.record(before, self._entries, self._claims, self._folders.agents.one)
         elif self._claims and before[1]:
             # A heartbeat moves no row: readers may go on trusting the set of them.
             with suppress(OSError):

@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import attrs
@@ -17,7 +18,7 @@ from heddle_registry import AgentRegistry, AgentStatus, Query
 from heddle_registry.adapters import directory
 from heddle_registry.adapters.index import Index
 from heddle_registry.codec import entry_to_toml
-from tests.process_helpers import ROOT, python
+from tests.process_helpers import ROOT, python, until
 
 SEED = ROOT / "tests" / "seed_registry.py"
 
@@ -248,6 +249,51 @@ def test_a_folder_that_cannot_be_stamped_is_scanned_and_right(registry, heddle, 
     assert registry.list() == by_scan(heddle)
     with registry.reserve("f/agent-09"):
         assert registry.find_active_by_native_actor_key("codex:thread:9") is None
+
+
+def test_on_a_coarse_clock_rows_are_not_believed_until_they_are_settled(
+    registry, heddle, monkeypatch
+):
+    coarse = 50_000_000
+    monkeypatch.setattr(directory, "_shared", {})
+    monkeypatch.setattr("heddle_registry.adapters.index.tick_of", lambda path: coarse)
+    (heddle / "index.sqlite").unlink()
+    other = AgentRegistry(heddle)
+    read = []
+    one = type(other.store._folders.agents)._read
+    monkeypatch.setattr(
+        type(other.store._folders.agents),
+        "_read",
+        lambda self, name: (read.append(name), one(self, name))[1],
+    )
+
+    def files_read_by_a_fresh_process():
+        monkeypatch.setattr(directory, "_shared", {})
+        read.clear()
+        assert len(AgentRegistry(heddle).list()) == 30
+        return {name for name in read if name.startswith("agent-")}
+
+    other.list()
+    # Rows that were made of files older than a tick are believed at once.
+    until(
+        lambda: (
+            time.time_ns() - max(f.stat().st_ctime_ns for f in (heddle / "agents").iterdir())
+            > coarse
+        ),
+        "the tick's end",
+    )
+    (heddle / "index.sqlite").unlink()
+    assert len(files_read_by_a_fresh_process()) == 30
+    assert files_read_by_a_fresh_process() == set()
+
+    AgentRegistry(heddle).update_entry("agent-04", lambda e: attrs.evolve(e, model="new"))
+    assert files_read_by_a_fresh_process() == {"agent-04.toml"}
+    until(
+        lambda: time.time_ns() - (heddle / "agents" / "agent-04.toml").stat().st_ctime_ns > coarse,
+        "the tick's end",
+    )
+    AgentRegistry(heddle).update_entry("agent-05", lambda e: attrs.evolve(e, model="new"))
+    assert "agent-04.toml" not in files_read_by_a_fresh_process()
 
 
 def test_a_copied_registry_is_not_believed_by_its_old_index(registry, heddle, tmp_path):

@@ -1,0 +1,198 @@
+"""The tables of the index: their columns, what goes into them, and opening the database."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from heddle_registry.adapters.index_rows import (
+    FIELD_COLUMNS,
+    KEY_COLUMNS,
+    NotPlain,
+    claim_sessions,
+    entry_row,
+    key_row,
+)
+from heddle_registry.adapters.record_files import CLOCK_TICK_NS, stamp_of
+
+if TYPE_CHECKING:
+    from heddle_registry.adapters.record_files import RecordFile, Stamp
+    from heddle_registry.core.claim import Claim
+    from heddle_registry.core.entry import AgentEntry
+
+VERSION: Final = 1
+_BUSY_S: Final = 0.05
+_FILE_COLUMNS: Final = (
+    "name",
+    "inode",
+    "size",
+    "mtime",
+    "ctime",
+    "read_at",
+    "is_record",
+    "is_plain",
+)
+_ENTRY_COLUMNS: Final = (*_FILE_COLUMNS, *KEY_COLUMNS, *FIELD_COLUMNS)
+AT_FIELDS: Final = len(_FILE_COLUMNS) + len(KEY_COLUMNS)
+SCHEMA: Final = f"""
+CREATE TABLE meta (boot TEXT, agents INTEGER, claims INTEGER, tick INTEGER);
+CREATE TABLE entries ({", ".join(_ENTRY_COLUMNS)}, PRIMARY KEY (name)) WITHOUT ROWID;
+CREATE TABLE claims (name PRIMARY KEY, inode, size, mtime, ctime, read_at, is_record, is_plain,
+                     thread, path, holder) WITHOUT ROWID;
+CREATE TABLE claim_sessions (session_id, name, PRIMARY KEY (session_id, name)) WITHOUT ROWID;
+CREATE INDEX entries_thread ON entries (thread, status);
+CREATE INDEX entries_started ON entries (started_s DESC, started_n DESC, session_id);
+CREATE INDEX entries_active ON entries (status) WHERE status = 'active';
+CREATE INDEX entries_ended ON entries (ended_ns) WHERE ended_ns IS NOT NULL;
+CREATE INDEX entries_bad ON entries (is_record) WHERE is_record = 0;
+CREATE INDEX claims_path ON claims (path) WHERE path IS NOT NULL;
+CREATE INDEX claims_held ON claims (holder) WHERE holder IS NOT NULL;
+CREATE INDEX claims_bad ON claims (is_record) WHERE is_record = 0;
+""" + "".join(
+    f"CREATE INDEX entries_{name} ON entries ({name}) WHERE {name} IS NOT NULL;\n"
+    for name in (
+        "native_actor_key", "native_parent_actor_key", "native_instance_key",
+        "client_instance_id", "heddle_session_id", "real_path", "judged_pid",
+    )
+)  # fmt: skip
+
+PUT_ENTRY: Final = f"INSERT OR REPLACE INTO entries VALUES ({', '.join('?' * len(_ENTRY_COLUMNS))})"  # noqa: S608
+PUT_CLAIM: Final = f"INSERT OR REPLACE INTO claims VALUES ({', '.join('?' * 11)})"  # noqa: S608
+_NO_FIELDS: Final = (None,) * (len(KEY_COLUMNS) + len(FIELD_COLUMNS))
+_NO_VALUES: Final = (None,) * len(FIELD_COLUMNS)
+_AT_SESSION: Final = FIELD_COLUMNS.index("session_id")
+
+
+def entry_values(name: str, stamp: Stamp, entry: AgentEntry) -> tuple[Any, ...]:
+    """Return the row of an entry."""
+    try:
+        fields, is_plain = entry_row(entry), 1
+    except (NotPlain, TypeError, ValueError):
+        fields, is_plain = _looked_up(entry), 0
+    return (name, *stamp, time.time_ns(), 1, is_plain, *key_row(entry), *fields)
+
+
+def _looked_up(entry: AgentEntry) -> tuple[Any, ...]:
+    # Of an entry that no row can hold: only what look-ups ask for.
+    values: list[Any] = list(_NO_VALUES)
+    for place, column in enumerate(FIELD_COLUMNS):
+        if column in _LOOKED_UP:
+            values[place] = getattr(entry, column)
+    values[FIELD_COLUMNS.index("status")] = entry.status.value
+    return tuple(values)
+
+
+_LOOKED_UP: Final = frozenset({
+    "session_id", "thread", "native_actor_key", "native_parent_actor_key",
+    "native_instance_key", "client_instance_id", "heddle_session_id",
+})  # fmt: skip
+
+
+def file_values(file: RecordFile[AgentEntry]) -> tuple[Any, ...]:
+    """Return the row of a file in ``agents``, which may be no entry."""
+    from heddle_registry.adapters.snapshot import entry_file_error
+
+    stamp = file.stamp or (0, 0, 0, 0)
+    if file.record is None or entry_file_error(file) is not None:
+        return (_storable(file.name), *stamp, file.read_at_ns, 0, 0, *_NO_FIELDS)
+    return entry_values(file.name, stamp, file.record)
+
+
+def put_claim_file(connection: sqlite3.Connection, file: RecordFile[Claim]) -> None:
+    """Put a file in ``claims``, which may be no claim."""
+    from heddle_registry.adapters.snapshot import claim_file_error
+
+    if file.record is None or claim_file_error(file) is not None:
+        stamp = file.stamp or (0, 0, 0, 0)
+        row = (_storable(file.name), *stamp, file.read_at_ns, 0, 0, None, None, None)
+        connection.execute(PUT_CLAIM, row)
+        return
+    put_claim(connection, file.name, file.stamp or (0, 0, 0, 0), file.record)
+
+
+def put_claim(connection: sqlite3.Connection, name: str, stamp: Stamp, claim: Claim) -> None:
+    """Put a claim, and the sessions that it names."""
+    holder = claim.holder.session_id if claim.holder is not None else None
+    connection.execute(
+        PUT_CLAIM, (name, *stamp, time.time_ns(), 1, 0, claim.thread, claim.path, holder)
+    )
+    connection.executemany(
+        "INSERT OR REPLACE INTO claim_sessions VALUES (?, ?)",
+        [(session_id, name) for session_id in claim_sessions(claim)],
+    )
+
+
+def _storable(name: str) -> str | bytes:
+    # A name that is not UTF-8 cannot be text in SQLite; its bytes can.
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name)
+    return name
+
+
+def new_stamp() -> int:
+    """Return an mtime that no clock gives: now, but for thirty random bits below it."""
+    return (time.time_ns() >> 30 << 30) - (int.from_bytes(os.urandom(4), "big") >> 2) - 1
+
+
+def open_database(uri: str) -> sqlite3.Connection:
+    """Open or make a database at ``uri``.
+
+    Not WAL: a user who may only read the folder must be able to read it. Not synchronous: what a
+    power loss takes, the next boot would not have trusted.
+    """
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA journal_mode = PERSIST")
+    connection.execute("PRAGMA synchronous = OFF")
+    return connection
+
+
+def quoted(path: str) -> str:
+    """Return a path as the path of a ``file:`` URI."""
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def mtime_of(folder: str) -> int:
+    """Return a folder's mtime in nanoseconds, 0 for a missing one."""
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def stamp_at(folder: str, name: str) -> Stamp | None:
+    """Return the stamp of a file in a folder; None for a missing one."""
+    try:
+        return stamp_of(os.lstat(os.path.join(folder, name)))
+    except OSError:
+        return None
+
+
+def tick_of(path: str) -> int:
+    """Return within how long after a change this file system may hide another."""
+    # Newer kernels give a file another time for every change that somebody could have told apart;
+    # older ones round to their clock's tick.
+    fd = os.open(path + ".tick", os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        for _ in range(4):
+            before = os.fstat(fd).st_ctime_ns
+            os.write(fd, b".")
+            if os.fstat(fd).st_ctime_ns == before:
+                return CLOCK_TICK_NS
+        return 0
+    finally:
+        os.close(fd)
+        unlink_quietly(path + ".tick")
+
+
+def unlink_quietly(path: str) -> None:
+    """Remove a file, if it is there and may be removed."""
+    try:
+        os.unlink(path)
+    except OSError:
+        return
