@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from heddle_registry.adapters.snapshot import (
     Folders,
@@ -18,7 +21,7 @@ from heddle_registry.errors import RegistryError
 from heddle_registry.ports import is_same_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from heddle_registry.adapters.index import EntryRow, Index, Stamps
     from heddle_registry.adapters.layout import Layout
@@ -62,6 +65,8 @@ class FoundRecords:
         self._trusted: Stamps | None = None
         self._snapshot: Snapshot | None = None
         self._damage: tuple[Damage, ...] | None = None
+        self._spoilt: dict[str, Damage] = {}
+        self._spoilt: dict[str, RecordFile[AgentEntry]] = {}
 
     def snapshot(self) -> Snapshot:
         """Scan both folders, once."""
@@ -179,25 +184,32 @@ class FoundRecords:
         if self._stamps is None:
             return self.snapshot().records.damaged
         if self._damage is None:
-            damage = []
-            for row in self._rows("is_record = 0"):
-                file = self._folders.agents.one(_name(row.name))
-                error = entry_file_error(file) if file is not None else None
-                if file is not None and error is not None:
-                    damage.append(damage_of(file, error))
-            self._damage = tuple(damage)
+            self._damage = tuple(damage_of(file, error) for file, error in self._no_records())
         return self._damage
+
+    def _no_records(self) -> list[tuple[RecordFile[AgentEntry], RegistryError]]:
+        # Those that the index knows, and those that became so since: a lost permission, or an
+        # edit in place, moves no folder's time.
+        files = dict(self._spoilt)
+        for row in self._rows("is_record = 0"):
+            file = self._folders.agents.one(_name(row.name))
+            if file is not None:
+                files[file.name] = file
+        found = []
+        for file in files.values():
+            error = entry_file_error(file)
+            if error is not None:
+                found.append((file, error))
+        return found
 
     def problems(self) -> tuple[Problem, ...]:
         """Return every file that is no record."""
         if self._stamps is None:
             return self.snapshot().problems
-        found = []
-        for row in self._rows("is_record = 0"):
-            file = self._folders.agents.one(_name(row.name))
-            error = entry_file_error(file) if file is not None else None
-            if file is not None and error is not None:
-                found.append(problem_of(file.path, error, damage_of(file, error).thread))
+        found = [
+            problem_of(file.path, error, damage_of(file, error).thread)
+            for file, error in self._no_records()
+        ]
         names = self._index.claim_names(self._stamps, "is_record = 0")
         if names is None:
             raise Moved
@@ -207,6 +219,9 @@ class FoundRecords:
             if claim_file is not None and error is not None:
                 thread = claim_file.record.thread if claim_file.record is not None else None
                 found.append(problem_of(claim_file.path, error, thread, is_claim=True))
+        found += [
+            problem_of(damage.path, damage.error, damage.thread) for damage in self._spoilt.values()
+        ]
         return tuple(found)
 
     def matching(self, query: Query, now: Instant) -> Iterable[AgentEntry]:
@@ -259,21 +274,37 @@ class FoundRecords:
         asked = (where, tuple(arguments), most)
         kept = self._index.kept(stamps, asked)
         if kept is not None:
-            files = self._folders.agents.verified(kept)
-            return [file.record for file in files if file.record is not None]
+            found = self._folders.agents.verified(kept)
+            threads = {file.name: file.record.thread for file in kept if file.record is not None}
+            return [entry for entry in map(partial(self._sound, threads), found) if entry]
         rows = self._index.entry_rows(stamps, where, arguments, most)
         if rows is None:
             raise Moved
-        found: list[RecordFile[AgentEntry]] = []
+        threads = {row.name: row.thread for row in rows}
+        good: list[RecordFile[AgentEntry]] = []
         tick_ns = self._index.tick_ns
         resolve = self._folders.agents.resolve
         for row in rows:
             build = row.entry if row.is_plain and row.is_settled(tick_ns) else None
             file = resolve(row.name, row.stamp, build)
-            if file is not None and file.record is not None and entry_file_error(file) is None:
-                found.append(file)
-        self._index.keep(stamps, asked, found)
-        return [file.record for file in found if file.record is not None]
+            if file is not None and self._sound(threads, file) is not None:
+                good.append(file)
+        self._index.keep(stamps, asked, good)
+        return [file.record for file in good if file.record is not None]
+
+    def _sound(
+        self, threads: Mapping[str, str | None], file: RecordFile[AgentEntry]
+    ) -> AgentEntry | None:
+        # A file that was a record when the index was made, and is none any more: the index still
+        # knows which branch it speaks of, and a decision on that one must not go on without it.
+        error = entry_file_error(file)
+        if error is None:
+            return file.record
+        damage = damage_of(file, error)
+        if damage.thread is None:
+            damage = attrs.evolve(damage, thread=threads.get(file.name), may_be_any=False)
+        self._spoilt[file.name] = damage
+        return None
 
     def _claims(self, where: str, arguments: Sequence[Any] = ()) -> list[Claim]:
         if self._stamps is None:

@@ -79,12 +79,7 @@ class RecordFiles(Generic[R]):
         except (FileNotFoundError, NotADirectoryError):
             items = []
         except OSError as error:
-            raise StoreUnavailable(
-                shown_path(self.folder),
-                f"it cannot be read ({error.strerror})",
-                "Ask its owner for permission, or name another folder with --heddle-dir",
-                errno=error.errno,
-            ) from error
+            raise self._closed(error) from error
         wanted = set(toml_stems(name for name, _ in items))
         for name, item in items:
             if name not in wanted:
@@ -131,9 +126,11 @@ class RecordFiles(Generic[R]):
         path = os.path.join(self.folder, name)
         try:
             now = stamp_of(os.lstat(path))
-        except OSError:
+        except FileNotFoundError:
             self._known.pop(name, None)
             return None
+        except OSError as error:
+            raise self._closed(error) from error
         known = self._known.get(name)
         if known is not None and known.is_still(now, self.tick_ns):
             return known
@@ -158,15 +155,19 @@ class RecordFiles(Generic[R]):
             return [file for file in map(self.one, [file.name for file in files]) if file]
         try:
             folder = os.open(self.folder, flags)
-        except OSError:
+        except FileNotFoundError:
             return []
+        except OSError as error:
+            raise self._closed(error) from error
         tick_ns, lstat = self.tick_ns, os.stat
         try:
             for file in files:
                 try:
                     state = lstat(file.name, dir_fd=folder, follow_symlinks=False)
-                except OSError:
+                except FileNotFoundError:
                     continue
+                except OSError as error:
+                    raise self._closed(error) from error
                 stamp = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
                 if file.stamp == stamp and (not tick_ns or file.read_at_ns - stamp[3] > tick_ns):
                     still.append(file)
@@ -220,6 +221,15 @@ class RecordFiles(Generic[R]):
                             continue
         except OSError:
             return
+
+    def _closed(self, error: OSError) -> StoreUnavailable:
+        # Never "empty": whoever may not look must not conclude that nobody is there.
+        return StoreUnavailable(
+            shown_path(self.folder),
+            f"it cannot be read ({error.strerror})",
+            "Ask its owner for permission, or name another folder with --heddle-dir",
+            errno=error.errno,
+        )
 
     def _read(self, name: str) -> RecordFile[R] | None:
         path = os.path.join(self.folder, name)

@@ -114,11 +114,11 @@ def test_13_without_permission_nothing_is_called_absent_or_empty(
     side: Side, closed: str, shared: Callable[[str], Side]
 ) -> None:
     there = shared(side.name)
-    there.save(entry("agent-a"))
+    there.save(entry("agent-a", native_actor_key="k"))
     _let_all_read(there.dir)
     (there.agents if closed == "agents" else there.dir).chmod(0)
-    look = (lambda: there.load("agent-a")) if closed == "agents" else there.list
-    assert as_nobody(lambda: is_refused(look))
+    looks = (there.list, lambda: there.load("agent-a"), lambda: there.find("native_actor_key", "k"))
+    assert as_nobody(lambda: [is_refused(look) for look in looks]) == [True] * 3
 
 
 @needs_other_user
