@@ -1,0 +1,374 @@
+"""The folder store: strangers beside it, damage in it, and what it may not do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from heddle_registry import (
+    AgentEntry,
+    AgentRegistry,
+    AgentStatus,
+    ClaimLost,
+    LiveOwner,
+    LockTimeout,
+    RecordCorrupt,
+    Reserved,
+    StoreUnavailable,
+)
+from heddle_registry.adapters.layout import thread_hash
+from heddle_registry.explain import why_branch
+from tests import seed_registry
+from tests.process_helpers import (
+    as_nobody,
+    flock_holder,
+    needs_other_user,
+    needs_proc_locks,
+    public_folder,
+)
+from tests.seed_registry import current_boot_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+BAD = b"\x00 this is no TOML \xff"
+
+
+@pytest.fixture
+def heddle_dir(tmp_path: Path) -> Path:
+    return tmp_path / ".heddle"
+
+
+@pytest.fixture
+def registry(heddle_dir: Path) -> AgentRegistry:
+    return AgentRegistry(heddle_dir, lock_timeout_s=30)
+
+
+def building(registry: AgentRegistry, thread: str, **fields: Any) -> Callable[[str], AgentEntry]:
+    def build(new: str) -> AgentEntry:
+        return AgentEntry(
+            session_id=new,
+            thread=thread,
+            base_state="b",
+            started_at=registry.host.now().at,
+            status=AgentStatus.ACTIVE,
+            **fields,
+        )
+
+    return build
+
+
+def attempt(registry: AgentRegistry, thread: str = "main", **fields: Any) -> Reserved | LiveOwner:
+    return registry.try_reserve_thread(thread, building(registry, thread, **fields))
+
+
+def reserve(registry: AgentRegistry, thread: str = "main", **fields: Any) -> Reserved:
+    outcome = attempt(registry, thread, **fields)
+    assert isinstance(outcome, Reserved), outcome
+    return outcome
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mode, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith((".lock", "index.sqlite"))
+    }
+
+
+def run_seed(heddle_dir: Path, *arguments: object) -> Any:
+    command = [sys.executable, seed_registry.__file__, str(heddle_dir), *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60)
+    return json.loads(done.stdout)
+
+
+# -- the Rust tool in another process, on the same folder
+
+
+def test_neither_program_gets_what_the_other_holds(
+    registry: AgentRegistry, heddle_dir: Path
+) -> None:
+    reserve(registry, "ours", pid=os.getpid())
+    reserve(registry, "ours without a pid")
+    for thread in ("ours", "ours without a pid"):
+        assert run_seed(heddle_dir, "try_reserve_thread", thread, os.getpid())["outcome"] == (
+            "live_owner"
+        )
+    theirs = run_seed(heddle_dir, "try_reserve_thread", "theirs", os.getpid())
+    assert theirs["outcome"] == "reserved"
+    refused = attempt(registry, "theirs")
+    assert isinstance(refused, LiveOwner)
+    assert refused.entry is not None
+    assert (refused.entry.session_id, refused.state) == (theirs["entry"]["session_id"], "occupied")
+
+
+@pytest.mark.parametrize("deed", ["touch", "update_status", "delete"])
+def test_what_the_other_program_does_to_a_holders_entry_never_gives_the_branch_to_a_second(
+    registry: AgentRegistry, heddle_dir: Path, deed: str
+) -> None:
+    held = reserve(registry, pid=os.getpid())
+    session_id = held.entry.session_id
+    run_seed(heddle_dir, deed, session_id, *(["abandoned"] if deed == "update_status" else []))
+    assert isinstance(attempt(registry), LiveOwner)
+    if deed == "touch":
+        found = registry.load(session_id)
+        assert found is not None
+        assert found.extension is None, "their rewrite drops our table"
+        assert registry.heartbeat(session_id, held.token).fence == held.fence
+        registry.release(session_id, token=held.token)
+        assert reserve(registry).fence == held.fence + 1
+    else:
+        assert why_branch(registry, "main").state == "blocked"
+        with pytest.raises(ClaimLost, match="another program"):
+            registry.heartbeat(session_id, held.token)
+        # What they grant meanwhile blocks us, as ever.
+        theirs = run_seed(heddle_dir, "try_reserve_thread", "main", os.getpid())
+        assert theirs["outcome"] == "reserved"
+        assert isinstance(attempt(registry), LiveOwner)
+
+
+@needs_proc_locks
+def test_while_another_holds_the_lock_writers_wait_and_looks_go_on(
+    registry: AgentRegistry, heddle_dir: Path
+) -> None:
+    held = reserve(registry, pid=os.getpid())
+    hurried = AgentRegistry(heddle_dir, lock_timeout_s=0.2)
+    before = contents(heddle_dir)
+    with flock_holder(heddle_dir / "agents" / ".lock") as holder:
+        writes: list[Callable[[], object]] = [
+            lambda: attempt(hurried, "other"),
+            lambda: hurried.heartbeat(held.entry.session_id, held.token),
+            lambda: hurried.delete(held.entry.session_id),
+        ]
+        for write in writes:
+            with pytest.raises(LockTimeout) as late:
+                write()
+            assert late.value.holder_pid == holder.pid
+        assert isinstance(attempt(hurried), LiveOwner), "a refusal needs no lock"
+        assert hurried.check("main", held.fence).valid
+        assert hurried.list() == [held.entry]
+        assert why_branch(hurried, "main").state == "held"
+    assert contents(heddle_dir) == before
+
+
+# -- damage
+
+
+def test_a_file_that_is_no_toml_is_reported_and_later_put_aside(
+    registry: AgentRegistry, heddle_dir: Path
+) -> None:
+    reserve(registry, "other")
+    for name, age_s in (("agent-old.toml", 120), ("agent-young.toml", 0)):
+        path = heddle_dir / "agents" / name
+        path.write_bytes(BAD)
+        os.utime(path, (time.time() - age_s, time.time() - age_s))
+    assert {problem.code for problem in registry.look().problems} == {"damaged"}
+    assert len(registry.look().problems) == 2, "a look moves nothing"
+    reserve(registry)
+    left = [os.path.basename(problem.path) for problem in registry.look().problems]
+    assert left == ["agent-young.toml"], "somebody may still be writing it"
+    (kept,) = (heddle_dir / "agents" / ".quarantine").iterdir()
+    assert kept.read_bytes() == BAD
+
+
+@pytest.mark.parametrize("pid", ["mine", "nobody's", "none"])
+def test_a_damaged_entry_refuses_the_branch_it_still_names_unless_its_owner_is_dead(
+    registry: AgentRegistry, heddle_dir: Path, pid: str
+) -> None:
+    reserve(registry, "other")
+    lines = ['thread = "main"', 'status = "active"', f'boot_id = "{current_boot_id()}"']
+    number = {"mine": os.getpid(), "nobody's": 0x7FFF_FFFF}.get(pid)
+    lines += [f"pid = {number}"] if number is not None else []
+    path = heddle_dir / "agents" / "agent-bad.toml"
+    path.write_text("\n".join([*lines, "started_at = ["]))
+    os.utime(path, (0, 0))
+    reserve(registry, "third")
+    if pid == "nobody's":
+        assert reserve(registry).fence == 1
+    else:
+        with pytest.raises(RecordCorrupt, match=r"agent-bad\.toml"):
+            attempt(registry)
+        assert why_branch(registry, "main").state == "blocked"
+        assert path.exists(), "it names an owner who may live"
+    with pytest.raises(RecordCorrupt):
+        registry.load("agent-bad")
+
+
+def claim_path(heddle_dir: Path, thread: str) -> Path:
+    return heddle_dir / "claims" / f"{thread_hash(thread)}.toml"
+
+
+def test_a_claim_that_cannot_be_read_refuses_its_branch_and_no_other(
+    registry: AgentRegistry, heddle_dir: Path
+) -> None:
+    held = reserve(registry)
+    path = claim_path(heddle_dir, "main")
+    good = path.read_text()
+    newer = good.replace("schema = 1", "schema = 99", 1)
+    for content, error in ((BAD, RecordCorrupt), (newer.encode(), StoreUnavailable)):
+        path.write_bytes(content)
+        before = contents(heddle_dir)
+        calls: list[Callable[[], object]] = [
+            lambda: attempt(registry),
+            lambda: registry.heartbeat(held.entry.session_id, held.token),
+            lambda: registry.release(held.entry.session_id, token=held.token),
+            lambda: registry.update_status(held.entry.session_id, "abandoned"),
+            lambda: registry.delete(held.entry.session_id),
+            lambda: registry.check("main", held.fence),
+        ]
+        for call in calls:
+            with pytest.raises(error):
+                call()
+        assert contents(heddle_dir) == before
+        assert why_branch(registry, "main").state == "blocked"
+        assert registry.reap_dead() == 0
+        assert registry.list() == [held.entry]
+    reserve(registry, "other")
+    path.write_text(good)
+    assert registry.check("main", held.fence).valid
+
+
+def test_a_copy_of_a_claim_under_another_name_neither_blocks_nor_stands_for_it(
+    registry: AgentRegistry, heddle_dir: Path
+) -> None:
+    first = reserve(registry)
+    path = claim_path(heddle_dir, "main")
+    shutil.copy(path, path.with_name("backup.toml"))
+    registry.release(first.entry.session_id, token=first.token)
+    assert [os.path.basename(p.path) for p in registry.look().problems] == ["backup.toml"]
+    assert reserve(registry).fence == 2
+    reserve(registry, "other")
+    # A claim's own file with another's content hides what the claim was.
+    shutil.copy(path, claim_path(heddle_dir, "other"))
+    with pytest.raises(RecordCorrupt):
+        attempt(registry, "other")
+    assert registry.check("main", 2).valid
+
+
+def test_where_the_claims_are_lost_the_entries_copies_stand_for_them(
+    registry: AgentRegistry, heddle_dir: Path
+) -> None:
+    by_pid = reserve(registry, pid=os.getpid())
+    by_ttl = reserve(registry, "ttl")
+    shutil.rmtree(heddle_dir / "claims")
+    for thread, held in (("main", by_pid), ("ttl", by_ttl)):
+        assert isinstance(attempt(registry, thread), LiveOwner)
+        assert registry.check(thread, held.fence).valid
+        with pytest.raises(ClaimLost):
+            registry.heartbeat(held.entry.session_id, "guess")
+        assert registry.heartbeat(held.entry.session_id, held.token).fence == held.fence
+    shutil.rmtree(heddle_dir / "claims")
+    registry.release(by_pid.entry.session_id, token=by_pid.token)
+    assert not registry.check("main", by_pid.fence).valid
+    assert reserve(registry).fence == by_pid.fence + 1
+
+
+def test_an_entry_of_a_newer_program_is_read_and_never_rewritten(
+    registry: AgentRegistry, heddle_dir: Path
+) -> None:
+    registry.save(building(registry, "main")("agent-newer"))
+    path = heddle_dir / "agents" / "agent-newer.toml"
+    path.write_text(path.read_text() + "\n[heddle_registry]\nschema = 99\nlater = [1]\n")
+    before = path.read_bytes()
+    assert [entry.session_id for entry in registry.list()] == ["agent-newer"]
+    assert isinstance(attempt(registry), LiveOwner)
+    for call in (
+        lambda: registry.update_status("agent-newer", "complete"),
+        lambda: registry.heartbeat("agent-newer"),
+    ):
+        with pytest.raises(StoreUnavailable, match=r"(?i)newer.*Upgrade"):
+            call()
+    assert path.read_bytes() == before
+
+
+# -- permissions
+
+
+def let_all_read(folder: Path, mode: int = 0o755) -> None:
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(mode if path.is_dir() else mode & 0o666)
+
+
+@needs_other_user
+def test_who_may_only_read_can_ask_everything_and_change_nothing() -> None:
+    with public_folder() as folder:
+        owner = AgentRegistry(folder / ".heddle")
+        held = reserve(owner, pid=os.getpid())
+        let_all_read(folder / ".heddle")
+        before = contents(folder)
+
+        def ask() -> list[str]:
+            reader = AgentRegistry(folder / ".heddle", lock_timeout_s=5)
+            answers = [
+                str(reader.list() == [held.entry]),
+                str(reader.check("main", held.fence).valid),
+                why_branch(reader, "main").state,
+                type(attempt(reader)).__name__,
+            ]
+            for change in (
+                lambda: attempt(reader, "other"),
+                lambda: reader.heartbeat(held.entry.session_id, held.token),
+            ):
+                try:
+                    change()
+                except StoreUnavailable as error:
+                    answers.append("permission" if "ermission" in str(error) else str(error))
+            return answers
+
+        assert as_nobody(ask) == ["True", "True", "held", "LiveOwner", "permission", "permission"]
+        assert contents(folder) == before
+
+
+@needs_other_user
+def test_an_entry_that_may_not_be_read_closes_every_decision_that_would_need_it() -> None:
+    with public_folder() as folder:
+        heddle_dir = folder / ".heddle"
+        owner = AgentRegistry(heddle_dir)
+        reserve(owner, pid=os.getpid())
+        let_all_read(heddle_dir, 0o777)
+        secret = next((heddle_dir / "agents").glob("*.toml"))
+        secret.chmod(0)
+
+        def ask() -> list[str]:
+            other = AgentRegistry(heddle_dir)
+            answers = [str(other.list()), other.look().problems[0].code]
+            for thread in ("main", "any other"):
+                try:
+                    attempt(other, thread)
+                except StoreUnavailable as error:
+                    answers.append(os.path.basename(error.path))
+                # Without an index nobody knows to which branch it belongs.
+                (heddle_dir / "index.sqlite").unlink(missing_ok=True)
+            return answers
+
+        assert as_nobody(ask) == ["[]", "unavailable", secret.name, secret.name]
+
+
+@needs_other_user
+def test_two_users_share_a_folder_that_both_may_write_to() -> None:
+    with public_folder() as folder:
+        heddle_dir = folder / ".heddle"
+        heddle_dir.mkdir()
+        heddle_dir.chmod(0o2777)
+        os.chown(heddle_dir, -1, 65534)
+        ours = reserve(AgentRegistry(heddle_dir), pid=os.getpid())
+
+        def use() -> list[Any]:
+            registry = AgentRegistry(heddle_dir)
+            refused = attempt(registry)
+            mine = reserve(registry, "theirs", pid=os.getppid())
+            return [type(refused).__name__, mine.fence, len(registry.list())]
+
+        assert as_nobody(use) == ["LiveOwner", 1, 2]
+        registry = AgentRegistry(heddle_dir)
+        assert isinstance(attempt(registry, "theirs"), LiveOwner)
+        assert registry.check("main", ours.fence).valid
+        assert registry.look().problems == ()
