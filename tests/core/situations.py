@@ -140,16 +140,15 @@ class Situation:
 def new_entry(session_id: str = "n", agent: int = BOB, **changes: Any) -> AgentEntry:
     """Return an Active entry as a caller builds it: with a pid, without our table."""
     plain = make_entry(session_id, agent, mark=False)
-    return attrs.evolve(
-        plain, native_parent_actor_key=None, started_at=NOW.at, **{"thread": BRANCH, **changes}
-    )
+    defaults = {"native_parent_actor_key": None, "started_at": NOW.at, "thread": BRANCH}
+    return attrs.evolve(plain, **{**defaults, **changes})
 
 
 def present(session_id: str, agent: int, **changes: Any) -> AgentEntry:
     """Return an entry that is there without a claim."""
-    entry = new_entry(session_id, agent, native_actor_key=f"actor-{session_id}")
     extension = EntryExtension(owner=owner_of(agent)) if agent != NOBODY else None
-    return attrs.evolve(entry, extension=extension, **changes)
+    shown = {"native_actor_key": f"actor-{session_id}", "extension": extension}
+    return new_entry(session_id, agent, **{**shown, **changes})
 
 
 def days_ago(days: float) -> Timestamp:

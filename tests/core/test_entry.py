@@ -1,0 +1,92 @@
+"""The record of a session: the original's fields, and what may be written."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from heddle_registry.core.entry import AgentEntry, AgentUsageSummary, check_entry, entry_problems
+from heddle_registry.core.lifecycle import AgentStatus
+from heddle_registry.errors import UsageError
+from tests.core.exploration_records import NOW, make_entry, owner_of
+from tests.core.situations import ALICE, BOB, new_entry, present
+
+
+def test_the_fields_are_the_originals_thirty_four_in_its_order_and_two_of_ours():
+    names = [field.name for field in attrs.fields(AgentEntry)]
+    assert names[-2:] == ["extension", "unknown"]
+    assert len(names) == 34 + 2
+    assert names[0] == "session_id"
+    assert names[-5:-2] == ["status", "completed_at", "context_queries"]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"session_id": "../x"}, "no session id"),
+        ({"thread": ""}, "branch name"),
+        ({"model": 4}, "model must be text"),
+        ({"model": "\ud800"}, "model must be text"),
+        ({"base_state": None}, "base_state"),
+        ({"pid": -1}, "pid"),
+        ({"pid": True}, "pid"),
+        ({"pid": 2**32}, "pid"),
+        ({"started_at": "today"}, "started_at"),
+        ({"heartbeat_at": 5}, "heartbeat_at"),
+        ({"usage_summary": AgentUsageSummary(input_tokens=2**64)}, "input_tokens"),
+        ({"usage_summary": AgentUsageSummary(tool_calls=2**32)}, "tool_calls"),
+        ({"probe_confidence": float("nan")}, "probe_confidence"),
+        ({"attach_precedence": ("a", 1)}, r"attach_precedence\[1\]"),
+        ({"context_queries": ("a",)}, r"context_queries\[0\]"),
+        ({"status": "gone"}, "status"),
+        ({"status": AgentStatus.COMPLETE}, "completed_at"),
+        ({"completed_at": NOW.at}, "completed_at"),
+    ],
+)
+def test_what_the_original_could_not_read_is_not_written(change, problem):
+    wrong = attrs.evolve(new_entry(), **change)
+    with pytest.raises(UsageError, match=problem):
+        check_entry(wrong)
+
+
+def test_every_problem_is_told_at_once_and_a_good_entry_has_none():
+    wrong = attrs.evolve(new_entry("Bad"), pid=-1, model=1)
+    assert len(entry_problems(wrong)) == 3
+    good = attrs.evolve(
+        new_entry(),
+        usage_summary=AgentUsageSummary(input_tokens=2**64 - 1, tool_calls=2**32 - 1),
+        probe_confidence=1,
+    )
+    assert check_entry(good) is good
+    assert entry_problems("text") == ["an AgentEntry is needed, not str"]
+
+
+@pytest.mark.parametrize("change", [{"pid": 1}, {"boot_id": "other"}, {"pid": None}])
+def test_an_owner_counts_only_while_pid_and_boot_id_are_its_own(change):
+    entry = present("p", ALICE)
+    assert entry.owner == owner_of(ALICE)
+    moved = attrs.evolve(entry, **change)
+    assert moved.owner is None
+    subject = moved.subject()
+    assert (subject.owner, subject.pid) == (None, moved.pid)
+
+
+def test_an_extension_is_made_when_needed_and_evolved_when_there():
+    plain = new_entry(agent=BOB)
+    assert plain.extension is None
+    assert plain.fence is None
+    assert plain.extended(fence=3).fence == 3
+    twice = plain.extended(fence=3).extended(ttl_s=1.0)
+    assert (twice.fence, twice.extension.ttl_s) == (3, 1.0)
+
+
+def test_no_token_is_shown_by_a_print():
+    entry = attrs.evolve(make_entry("p", ALICE, fence=1), reservation_token="the-secret")
+    assert "the-secret" not in repr(entry)
+
+
+def test_a_chain_node_keeps_what_a_tree_shows():
+    entry = present("p", ALICE, harness="codex", model="m", provider="o")
+    node = entry.chain_node()
+    assert (node.session_id, node.native_actor_key, node.thread) == ("p", "actor-p", "here")
+    assert (node.harness, node.model, node.provider) == ("codex", "m", "o")

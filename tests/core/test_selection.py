@@ -1,0 +1,122 @@
+"""What a set of keys names among the records."""
+
+from __future__ import annotations
+
+import attrs
+
+from heddle_registry.core.claim import ClaimState
+from heddle_registry.core.limits import MAX_SWEEP
+from heddle_registry.core.selection import RecordMaps, select
+from heddle_registry.core.transaction import Keys
+from heddle_registry.errors import RecordCorrupt
+from tests.core.exploration_records import BRANCH, NOW, make_entry
+from tests.core.exploration_shapes import DEAD, Branch
+from tests.core.situations import (
+    ALICE,
+    BOB,
+    HOLDER,
+    IN_STATE,
+    Situation,
+    days_ago,
+    present,
+)
+
+
+def held() -> Situation:
+    return Situation(IN_STATE[ClaimState.HELD])
+
+
+def test_a_session_comes_with_its_ancestors_and_the_claim_on_its_branch():
+    situation = held()
+    situation.add(present("root", ALICE, thread="elsewhere"))
+    situation.add(present("child", BOB, native_parent_actor_key="actor-root"))
+    loaded = situation.load(sessions=("child",))
+    assert set(loaded.entries) == {"child", "root", HOLDER}
+    assert set(loaded.claims) == {BRANCH}
+
+
+def test_a_branch_comes_with_its_claim_its_holder_and_the_active_entries_on_it():
+    situation = held()
+    situation.add(present("p", ALICE))
+    situation.add(present("q", ALICE, thread="elsewhere"))
+    situation.add(make_entry("done", ALICE, "complete", mark=False))
+    assert set(situation.load(threads=(BRANCH,)).entries) == {HOLDER, "p"}
+
+
+def test_a_folder_comes_with_every_claim_that_names_it_and_their_holders():
+    situation = Situation()
+    situation.reserve(ALICE, session_id="a", thread="one", path="/w")
+    situation.reserve(BOB, session_id="b", thread="two", path="/v")
+    for loaded in (situation.load(path="/w"), situation.load(sessions=("a",))):
+        assert set(loaded.claims) == {"one"}
+        assert set(loaded.entries) == {"a"}
+
+
+def test_a_session_without_an_entry_still_finds_the_claims_that_name_it():
+    situation = held()
+    del situation.entries[HOLDER]
+    assert set(situation.load(sessions=(HOLDER,)).claims) == {BRANCH}
+    situation.reserve(BOB, force_reason="x")
+    assert set(situation.load(sessions=(HOLDER,)).claims) == {BRANCH}
+
+
+def test_an_actor_is_its_newest_active_entry():
+    situation = Situation()
+    situation.add(present("old", ALICE, native_actor_key="k", started_at=days_ago(2)))
+    situation.add(present("new", ALICE, native_actor_key="k", started_at=days_ago(1)))
+    assert set(situation.load(actors=("k",)).entries) == {"new"}
+
+
+def test_all_active_entries_come_with_the_claims_of_their_branches():
+    situation = held()
+    situation.add(present("q", ALICE, thread="elsewhere"))
+    situation.add(make_entry("done", ALICE, "complete", mark=False))
+    loaded = situation.load(all_active=True)
+    assert set(loaded.entries) == {HOLDER, "q"}
+    assert set(loaded.claims) == {BRANCH}
+
+
+def test_sixteen_stale_entries_are_offered_or_all_of_them_and_none_that_was_not_asked_for():
+    situation = Situation()
+    for at in range(MAX_SWEEP + 4):
+        entry = make_entry(f"old-{at:02d}", ALICE, "complete", mark=False)
+        situation.add(attrs.evolve(entry, completed_at=days_ago(8)))
+    assert len(situation.load(stale=True).stale_ids) == MAX_SWEEP
+    assert len(situation.load(all_stale=True).stale_ids) == MAX_SWEEP + 4
+    assert situation.load().stale_ids == ()
+    assert situation.load(sessions=("old-03",)).stale_ids == ("old-03",)
+
+
+def test_ids_in_use_are_told_also_those_of_unreadable_files():
+    error = RecordCorrupt("agents/b.toml", ["not TOML"])
+    records = RecordMaps(
+        entries={"a": make_entry("a", ALICE)}, claims={}, damaged_entries={"b": error}
+    )
+    loaded = select(Keys(fresh_ids=("a", "b", "c")), records, NOW)
+    assert loaded.used_ids == {"a", "b"}
+
+
+def test_a_claim_that_cannot_be_read_is_damage_of_its_branch_only():
+    error = RecordCorrupt("claims/x.toml", ["not TOML"])
+    situation = held()
+    records = RecordMaps(
+        entries=situation.entries, claims=situation.claims, damaged_claims={"bad": error}
+    )
+    loaded = select(Keys(threads=("bad", BRANCH)), records, NOW)
+    assert loaded.damaged_claims == {"bad": error}
+    assert set(loaded.claims) == {BRANCH}
+
+
+def test_copies_of_a_missing_claim_come_with_any_session_on_the_branch():
+    situation = Situation(Branch())
+    situation.add(make_entry("o", DEAD, fence=3))
+    situation.add(present("p", ALICE))
+    loaded = situation.load(sessions=("p",))
+    assert loaded.claim_on(BRANCH, NOW).holder.session_id == "o"
+
+
+def test_an_entry_is_loaded_with_the_heartbeat_that_its_claim_has():
+    situation = held()
+    situation.renew()
+    assert situation.entries[HOLDER].heartbeat_at is None
+    assert situation.load(sessions=(HOLDER,)).entries[HOLDER].heartbeat_at == NOW.at
