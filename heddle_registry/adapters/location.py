@@ -26,8 +26,8 @@ def find_heddle_dir(start: str | None = None, *, explicit: str | None = None) ->
     """See `heddle_registry.opening.find_heddle_dir`."""
     told = explicit or os.environ.get("HEDDLE_DIR")
     if told:
-        return os.path.abspath(os.path.expanduser(told))
-    folder = os.path.abspath(start or _working_folder())
+        return _absolute(os.path.expanduser(told))
+    folder = _absolute(start) if start else _working_folder()
     home = os.path.realpath(os.path.expanduser("~"))
     for above in _upward(folder):
         candidate = os.path.join(above, FOLDER)
@@ -42,6 +42,10 @@ def find_heddle_dir(start: str | None = None, *, explicit: str | None = None) ->
         f"no registry for {folder}: no {FOLDER} folder upward, and no git repository",
         "Change into a repository, or name a folder with --heddle-dir or HEDDLE_DIR",
     )
+
+
+def _absolute(path: str) -> str:
+    return os.path.normpath(path if os.path.isabs(path) else os.path.join(_working_folder(), path))
 
 
 def _working_folder() -> str:
