@@ -66,7 +66,6 @@ class FoundRecords:
         self._snapshot: Snapshot | None = None
         self._damage: tuple[Damage, ...] | None = None
         self._spoilt: dict[str, Damage] = {}
-        self._spoilt: dict[str, RecordFile[AgentEntry]] = {}
 
     def snapshot(self) -> Snapshot:
         """Scan both folders, once."""
@@ -184,32 +183,21 @@ class FoundRecords:
         if self._stamps is None:
             return self.snapshot().records.damaged
         if self._damage is None:
-            self._damage = tuple(damage_of(file, error) for file, error in self._no_records())
-        return self._damage
+            self._damage = tuple(
+                damage_of(file, error) for file, error in map(_with_error, self._bad()) if error
+            )
+        return (*self._damage, *self._spoilt.values())
 
-    def _no_records(self) -> list[tuple[RecordFile[AgentEntry], RegistryError]]:
-        # Those that the index knows, and those that became so since: a lost permission, or an
-        # edit in place, moves no folder's time.
-        files = dict(self._spoilt)
-        for row in self._rows("is_record = 0"):
-            file = self._folders.agents.one(_name(row.name))
-            if file is not None:
-                files[file.name] = file
-        found = []
-        for file in files.values():
-            error = entry_file_error(file)
-            if error is not None:
-                found.append((file, error))
-        return found
+    def _bad(self) -> Iterable[RecordFile[AgentEntry]]:
+        # Of those that became so since, `_spoilt` tells more.
+        files = (self._folders.agents.one(_name(row.name)) for row in self._rows("is_record = 0"))
+        return [file for file in files if file is not None and file.name not in self._spoilt]
 
     def problems(self) -> tuple[Problem, ...]:
         """Return every file that is no record."""
         if self._stamps is None:
             return self.snapshot().problems
-        found = [
-            problem_of(file.path, error, damage_of(file, error).thread)
-            for file, error in self._no_records()
-        ]
+        found = [problem_of(damage.path, damage.error, damage.thread) for damage in self.damage()]
         names = self._index.claim_names(self._stamps, "is_record = 0")
         if names is None:
             raise Moved
@@ -219,9 +207,6 @@ class FoundRecords:
             if claim_file is not None and error is not None:
                 thread = claim_file.record.thread if claim_file.record is not None else None
                 found.append(problem_of(claim_file.path, error, thread, is_claim=True))
-        found += [
-            problem_of(damage.path, damage.error, damage.thread) for damage in self._spoilt.values()
-        ]
         return tuple(found)
 
     def matching(self, query: Query, now: Instant) -> Iterable[AgentEntry]:
@@ -320,6 +305,12 @@ class FoundRecords:
             if file is not None and file.record is not None and claim_file_error(file) is None:
                 found.append(file.record)
         return found
+
+
+def _with_error(
+    file: RecordFile[AgentEntry],
+) -> tuple[RecordFile[AgentEntry], RegistryError | None]:
+    return file, entry_file_error(file)
 
 
 def _name(stored: str | bytes) -> str:
