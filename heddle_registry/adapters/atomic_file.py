@@ -180,17 +180,23 @@ def sync_folder(dir_path: str, *, changed: str | None = None) -> None:
         raise _outcome_unknown(changed or dir_path, error, "syncing its folder") from error
 
 
+def is_temp(name: str) -> bool:
+    """Return whether `replace_file` may have made a file of that name."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
 def sweep_temps(tmp_dir: str) -> int:
     """Remove every temporary file and return how many went; the caller holds the store's lock.
 
-    Folders and what may not be removed are left: a left-over costs its space and nothing else.
+    Only what bears a temporary file's name: the folder may be one that a link led to. Folders
+    and what may not be removed are left: a left-over costs its space and nothing else.
     """
     try:
         names = os.listdir(tmp_dir)
     except OSError:
         return 0
     removed = 0
-    for name in names:
+    for name in filter(is_temp, names):
         try:
             os.unlink(os.path.join(tmp_dir, name))
         except OSError:

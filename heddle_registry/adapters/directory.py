@@ -91,7 +91,7 @@ class DirectoryStore:
         self._host = host
         self._lock_timeout_s = lock_timeout_s
         self._folders, self._index = shared_parts(self._layout, host)
-        self._reader = Reader(self._layout, self._folders, self._index, self.lock)
+        self._reader = Reader(self._layout, self._folders, self._index, self._unchecked_lock)
 
     @property
     def heddle_dir(self) -> str:
@@ -168,7 +168,14 @@ class DirectoryStore:
     # -- writing -----------------------------------------------------------------------------
 
     def lock(self) -> DirectoryLock:
-        """Return the folder's lock, which the Rust tool takes too."""
+        """Return the folder's lock, which the Rust tool takes too.
+
+        :raises StoreUnavailable: a link stands in the place of one of the folders.
+        """
+        self._layout.refuse_links()
+        return self._unchecked_lock()
+
+    def _unchecked_lock(self) -> DirectoryLock:
         return DirectoryLock(self._layout.agents, make_dir=self._layout.make)
 
     def transact(
@@ -218,6 +225,7 @@ class DirectoryStore:
         if not line.HAS_LINES:
             return None
         live = self._layout.live
+        self._layout.refuse_links()
         self._layout.make_folder(live)
         path = os.path.join(live, session_id)
         return HeldFile(path, hold_liveness(path, inheritable=inheritable))

@@ -7,6 +7,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
+from heddle_registry.adapters.atomic_file import is_temp
 from heddle_registry.adapters.layout import SUFFIX
 from heddle_registry.adapters.liveness_file import observe_liveness
 from heddle_registry.adapters.snapshot import Folders
@@ -85,7 +86,7 @@ def leftovers(layout: Layout) -> Iterator[str]:
 
 def temp_files(layout: Layout) -> Iterator[str]:
     """Yield the paths of temp files, ours and the Rust tool's."""
-    for name in _names(layout.tmp):
+    for name in filter(is_temp, _names(layout.tmp)):
         yield os.path.join(layout.tmp, name)
     for name in _names(layout.agents):
         if name.startswith(".") and _RUST_TEMP in name:
@@ -127,6 +128,8 @@ def is_held(path: str) -> bool:
 
 
 def _names(folder: str) -> list[str]:
+    if os.path.islink(folder):
+        return []  # what lies behind it is not ours to remove
     try:
         return sorted(os.listdir(folder))
     except OSError:

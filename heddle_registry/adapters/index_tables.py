@@ -177,7 +177,8 @@ def tick_of(path: str) -> int:
     """Return within how long after a change this file system may hide another."""
     # Newer kernels give a file another time for every change that somebody could have told apart;
     # older ones round to their clock's tick.
-    fd = os.open(path + ".tick", os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    unlink_quietly(path + ".tick")  # not truncated: it may be a link to somebody's file
+    fd = os.open(path + ".tick", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         for _ in range(4):
             before = os.fstat(fd).st_ctime_ns

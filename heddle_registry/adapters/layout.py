@@ -50,6 +50,25 @@ class Layout:
         """Return the name of a thread's file in `claims`: threads may hold slashes."""
         return thread_hash(thread) + SUFFIX
 
+    def refuse_links(self) -> None:
+        """Refuse to change anything where a link stands in a folder's place.
+
+        A repository may be cloned with ``.heddle/tmp`` as a link to somebody's home; whoever
+        sweeps, stamps or prunes through it harms what was never ours. The root itself may be a
+        link: that is the user's own way to keep it elsewhere.
+
+        :raises StoreUnavailable: one of them is a link.
+        """
+        for path in (
+            self.agents, self.claims, self.live, self.wait, self.tmp, self.queries, self.quarantine,
+        ):  # fmt: skip
+            if os.path.islink(path):
+                raise StoreUnavailable(
+                    path,
+                    "a link stands in the place of a folder, and none is followed here",
+                    "Put a real folder in its place; `doctor` names every such link",
+                )
+
     def make(self) -> None:
         """Make the root and `agents`, out of git's sight where the root is new.
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from heddle_registry.adapters.atomic_file import UnreadableFile, read_file
 from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.adapters.liveness_file import (
     hold_liveness,
@@ -50,11 +52,18 @@ def living_tickets(layout: Layout, thread: str, now: Instant) -> tuple[str, ...]
 
 
 def _tickets(folder: str) -> list[str]:
+    if os.path.islink(folder):
+        return []
     try:
         names = os.listdir(folder)
     except OSError:
         return []
-    return sorted(name for name in names if name.isdigit())
+    return sorted(filter(_is_ticket, names))
+
+
+def _is_ticket(name: str) -> bool:
+    # `isdigit` alone takes digits of any script, of which some are no number.
+    return len(name) == _DIGITS and name.isascii() and name.isdigit()
 
 
 def _is_living(path: str) -> bool:
@@ -69,10 +78,10 @@ def _is_overdue(path: str, now: Instant) -> bool:
     # A stopped waiter keeps its ticket locked. It would hold up the line for ever, did not the
     # ticket say until when it meant to wait.
     try:
-        with open(path, "rb") as file:
-            boot_id, time_ns, awake_ns = file.read(_MAX_TICKET).decode().split("\n")
+        # Never through a link, never waiting for a FIFO: either may stand there.
+        boot_id, time_ns, awake_ns = (read_file(path, _MAX_TICKET) or b"").decode().split("\n")
         deadline_ns = int(awake_ns) + int(OVERDUE_AFTER_S * NS_PER_S)
-    except (OSError, ValueError):
+    except (UnreadableFile, ValueError):
         return False
     return (boot_id, time_ns) == (now.boot_id, now.time_ns) and now.awake_ns > deadline_ns
 
@@ -94,6 +103,8 @@ def wake_first(layout: Layout, thread: str, now: Instant) -> None:
         except OSError:
             continue
         try:
+            if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+                continue
             os.write(fd, b"w")
         except OSError:
             continue
@@ -217,6 +228,10 @@ def join(layout: Layout, thread: str, deadline_s: float, clock: Callable[[], Ins
     folder = os.path.join(layout.wait, thread_hash(thread))
     layout.make_folder(layout.wait)
     layout.make_folder(folder)
+    if os.path.islink(folder):
+        from heddle_registry.errors import StoreUnavailable
+
+        raise StoreUnavailable(folder, "a link stands in the place of a folder")
     tickets = _tickets(folder)
     for ticket in tickets:
         if not _is_living(os.path.join(folder, ticket)):

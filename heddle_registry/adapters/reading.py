@@ -84,6 +84,10 @@ class Reader:
         # Whoever cannot write here, or would have to wait, scans instead.
         if not os.access(self._layout.root, os.W_OK):
             return None
+        try:
+            self._layout.refuse_links()
+        except RegistryError:
+            return None
         fresh = None
         if self._index.known_files("entries") is None:
             fresh = self._rebuilt()

@@ -43,6 +43,7 @@ class Writer:
         self._entries: dict[str, AgentEntry | None] = {}
         self._claims: dict[str, Claim | None] = {}
         self._moved_claims: bool = False
+        self._queries: dict[str, int | None] = {}
 
     def write(self, effects: Sequence[Effect], commits: int | None) -> None:
         """Make the first ``commits`` effects (None: all) durable or none; the rest if possible.
@@ -114,9 +115,15 @@ class Writer:
                             self._remove_claim(claim.thread)
                         else:
                             self._apply(PutClaim(kept))
-                    case _:
-                        continue
-            except RegistryError:
+                    case KeepQueries(session_id):
+                        from heddle_registry.adapters.query_log import cut_queries
+
+                        # Without a size it was new: its folder's sync is all that can have failed.
+                        size = self._queries.pop(session_id, None)
+                        cut_queries(self._layout.queries, session_id, size)
+                    case RemoveEntry():
+                        undone = False  # its file, lock and log are gone for good
+            except (RegistryError, OSError):
                 undone = False
         return undone
 
@@ -152,7 +159,7 @@ class Writer:
                 from heddle_registry.adapters.query_log import append_queries
 
                 layout.make_folder(layout.queries)
-                append_queries(layout.queries, session_id, queries)
+                self._queries[session_id] = append_queries(layout.queries, session_id, queries)
 
     def _remove(self, session_id: str) -> None:
         layout = self._layout

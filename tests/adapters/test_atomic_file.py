@@ -249,10 +249,11 @@ def test_removing_says_whether_there_was_a_file_and_refuses_folders(folder: Path
 def test_a_sweep_removes_every_left_over_and_follows_no_link(folder: Path) -> None:
     (folder / "keep").write_text("kept")
     (folder / "tmp/.a.toml.0123.tmp").write_text("torn")
-    (folder / "tmp/link").symlink_to(folder / "keep")
+    (folder / "tmp/.link.tmp").symlink_to(folder / "keep")
     (folder / "tmp/folder").mkdir()
+    (folder / "tmp/letter.doc").write_text("a stranger's")
     assert sweep_temps(str(folder / "tmp")) == 2
-    assert os.listdir(folder / "tmp") == ["folder"]
+    assert sorted(os.listdir(folder / "tmp")) == ["folder", "letter.doc"]
     assert (folder / "keep").read_text() == "kept"
     assert sweep_temps(str(folder / "none")) == 0
 
