@@ -274,7 +274,8 @@ class FoundRecords:
             file = resolve(row.name, row.stamp, build)
             if file is not None and self._sound(threads, file) is not None:
                 good.append(file)
-        self._index.keep(stamps, asked, good)
+        if not self._spoilt:  # or the next answer from memory would leave it out in silence
+            self._index.keep(stamps, asked, good)
         return [file.record for file in good if file.record is not None]
 
     def _sound(

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from heddle_registry.adapters.flock import release_shared, try_shared
 from heddle_registry.adapters.found_records import FoundRecords, Moved
-from heddle_registry.errors import RegistryError
+from heddle_registry.errors import RegistryError, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from heddle_registry.adapters.flock import DirectoryLock
     from heddle_registry.adapters.index import Index, Stamps
     from heddle_registry.adapters.layout import Layout
+    from heddle_registry.adapters.record_files import RecordFile
     from heddle_registry.adapters.snapshot import Folders
 
 T = TypeVar("T")
@@ -113,11 +114,17 @@ class Reader:
         try:
             if not builder.take(LOCK_EX, 0.0):
                 return None
-            return self._index.prepare(self._folders.agents.scan(), self._folders.claims.scan())
+            return self._prepared()
         except RegistryError:
             return None
         finally:
             builder.drop()
+
+    def _prepared(self) -> str | None:
+        entries, claims = self._folders.agents.scan(), self._folders.claims.scan()
+        if _is_any_closed(entries) or _is_any_closed(claims):
+            return None
+        return self._index.prepare(entries, claims)
 
     def _caught_up(self) -> Stamps | None:
         # Under the lock. Only what changed is read.
@@ -127,14 +134,23 @@ class Reader:
         if known_entries is None or known_claims is None:
             if len(folders.agents.stamps()) > _FEW:
                 return None
-            fresh = index.prepare(folders.agents.scan(), folders.claims.scan())
+            fresh = self._prepared()
             if fresh is None or not index.adopt(fresh):
                 return None
             known_entries = index.known_files("entries") or {}
             known_claims = index.known_files("claims") or {}
         entries, gone_entries = folders.agents.changed_since(known_entries)
         claims, gone_claims = folders.claims.changed_since(known_claims)
+        if _is_any_closed(entries) or _is_any_closed(claims):
+            return None
         if index.catch_up(entries, claims, gone_entries, gone_claims):
             stamps = index.folder_stamps()
             return stamps if index.is_at(stamps) else None
         return None
+
+
+def _is_any_closed(files: Iterable[RecordFile[Any]]) -> bool:
+    # What one user may not read, or nobody for want of a descriptor just now, may be a record all
+    # the same: an index that called it none would hide it from everybody, for ever.
+    errors = (file.error for file in files)
+    return any(isinstance(error, StoreUnavailable) and error.errno for error in errors)

@@ -207,20 +207,26 @@ class RecordFiles(Generic[R]):
         self._known.pop(name, None)
 
     def stamps(self) -> dict[str, Stamp]:
-        """Return each file's stamp, for a look at whether anything changed meanwhile."""
-        return dict(self._stamps())
+        """Return each file's stamp, for a look at whether anything changed meanwhile.
+
+        :raises StoreUnavailable: the folder cannot be read.
+        """
+        try:
+            return dict(self._stamps())
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except OSError as error:
+            # Taken for gone, every record would be forgotten for want of a descriptor.
+            raise self._closed(error) from error
 
     def _stamps(self) -> Iterator[tuple[str, Stamp]]:
-        try:
-            with os.scandir(self.folder) as entries:
-                for item in entries:
-                    if item.name.endswith(SUFFIX) and item.name != SUFFIX:
-                        try:
-                            yield item.name, stamp_of(item.stat(follow_symlinks=False))
-                        except OSError:
-                            continue
-        except OSError:
-            return
+        with os.scandir(self.folder) as entries:
+            for item in entries:
+                if item.name.endswith(SUFFIX) and item.name != SUFFIX:
+                    try:
+                        yield item.name, stamp_of(item.stat(follow_symlinks=False))
+                    except FileNotFoundError:
+                        continue
 
     def _closed(self, error: OSError) -> StoreUnavailable:
         # Never "empty": whoever may not look must not conclude that nobody is there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -372,3 +373,31 @@ def test_two_users_share_a_folder_that_both_may_write_to() -> None:
         assert isinstance(attempt(registry, "theirs"), LiveOwner)
         assert registry.check("main", ours.fence).valid
         assert registry.look().problems == ()
+
+
+@pytest.mark.parametrize("call", ["scandir", "open", "stat"])
+def test_a_passing_lack_of_descriptors_makes_nobody_forget_who_is_there(
+    registry: AgentRegistry, heddle_dir: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.save(building(registry, "main")("agent-here"))
+    stranger = heddle_dir / "agents" / "agent-here.toml"
+    stranger.write_bytes(stranger.read_bytes() + b"\n")  # something to look at again
+    (heddle_dir / "agents" / "note.toml").write_text("")
+    real = getattr(os, call)
+
+    def fail(path: Any, *given: Any, **named: Any) -> Any:
+        if "agents" in str(path) and (call == "scandir" or str(path).endswith(".toml")):
+            raise OSError(errno.EMFILE, "Too many open files", path)
+        return real(path, *given, **named)
+
+    monkeypatch.setattr(os, call, fail)
+    for look in (registry.list, lambda: attempt(registry), lambda: attempt(registry, "other")):
+        try:
+            answer: Any = look()
+        except StoreUnavailable:
+            continue
+        assert not isinstance(answer, list) or answer or registry.look().problems
+        assert not isinstance(answer, Reserved) or answer.entry.thread == "other"
+    monkeypatch.undo()
+    assert "agent-here" in [entry.session_id for entry in registry.list()]
+    assert isinstance(attempt(registry), LiveOwner)
