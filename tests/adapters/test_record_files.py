@@ -1,0 +1,153 @@
+"""Parsed once while unchanged, and never believed longer than that."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from heddle_registry.adapters.record_files import CLOCK_TICK_NS, RecordFiles
+from heddle_registry.core.limits import MAX_ENTRY_BYTES
+from heddle_registry.errors import RecordCorrupt, StoreUnavailable
+from tests.process_helpers import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Folder:
+    """A folder of files whose "record" is their text; `parsed` tells which were read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.parsed: list[str] = []
+        self.files = RecordFiles(str(path), self._parse)
+
+    def _parse(self, data: bytes, path: str) -> str:
+        self.parsed.append(os.path.basename(path))
+        if data.startswith(b"bad"):
+            raise RecordCorrupt(path, ["it is bad"])
+        return data.decode()
+
+    def put(self, name: str, text: str) -> None:
+        temp = self.path / "temp"
+        temp.write_text(text)
+        temp.replace(self.path / name)
+
+    def settle(self) -> None:
+        """Let the files grow older than a tick of the clock that stamps them."""
+        newest = max(path.lstat().st_ctime_ns for path in self.path.iterdir())
+        until(lambda: time.time_ns() - newest > 2 * CLOCK_TICK_NS, "that time goes on")
+
+    def scanned(self) -> dict[str, str | None]:
+        self.parsed.clear()
+        return {file.name: file.record for file in self.files.scan()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    path = tmp_path / "records"
+    path.mkdir()
+    return Folder(path)
+
+
+def test_a_settled_file_is_parsed_once_and_a_changed_one_again(folder: Folder) -> None:
+    folder.put("a.toml", "one")
+    folder.put("b.toml", "two")
+    folder.settle()
+    assert folder.scanned() == {"a.toml": "one", "b.toml": "two"}
+    assert folder.scanned() == {"a.toml": "one", "b.toml": "two"}
+    assert folder.parsed == []
+    assert folder.files.one("a.toml") is not None
+    assert folder.parsed == []
+    folder.put("a.toml", "new")
+    assert folder.scanned() == {"a.toml": "new", "b.toml": "two"}
+    assert folder.parsed == ["a.toml"]
+    (folder.path / "b.toml").unlink()
+    assert folder.scanned() == {"a.toml": "new"}
+    assert folder.files.one("b.toml") is None
+
+
+def test_an_edit_in_place_of_the_same_length_within_one_tick_is_seen(folder: Folder) -> None:
+    path = folder.path / "a.toml"
+    path.write_text("one")
+    for text in ("two", "six", "ten"):
+        assert folder.files.one("a.toml") is not None
+        state = path.stat()
+        with path.open("r+") as file:
+            file.write(text)
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+        found = folder.files.one("a.toml")
+        assert found is not None
+        assert found.record == text
+        assert folder.scanned() == {"a.toml": text}
+
+
+def test_what_the_caller_is_about_to_change_is_read_again(folder: Folder) -> None:
+    folder.put("a.toml", "one")
+    folder.settle()
+    folder.scanned()
+    folder.files.forget("a.toml")
+    assert folder.scanned() == {"a.toml": "one"}
+    assert folder.parsed == ["a.toml"]
+
+
+def test_only_the_names_of_records_are_looked_at(folder: Folder) -> None:
+    for name in (".toml", "a.TOML", "a.toml~", "toml", ".lock"):
+        (folder.path / name).write_text("bad")
+    (folder.path / ".hidden.toml").write_text("one")
+    assert folder.scanned() == {".hidden.toml": "one"}
+
+
+def test_each_thing_that_is_no_record_says_why_and_hides_nobody(folder: Folder) -> None:
+    folder.put("a.toml", "one")
+    folder.put("bad.toml", "bad news")
+    (folder.path / "folder.toml").mkdir()
+    (folder.path / "link.toml").symlink_to("a.toml")
+    os.mkfifo(folder.path / "fifo.toml")
+    with (folder.path / "huge.toml").open("wb") as huge:
+        huge.truncate(MAX_ENTRY_BYTES + 1)
+    os.close(os.open(os.fsencode(folder.path) + b"/\xff.toml", os.O_CREAT | os.O_WRONLY))
+    found = {file.name: file for file in folder.files.scan()}
+    assert found.pop("a.toml").record == "one"
+    assert found.pop("\udcff.toml").path.endswith(r"\xff.toml"), "a path that can be printed"
+    assert set(found) == {"bad.toml", "folder.toml", "link.toml", "fifo.toml", "huge.toml"}
+    for file in found.values():
+        assert file.record is None
+        assert isinstance(file.error, RecordCorrupt)
+        assert str(folder.path) in str(file.error)
+    assert found["bad.toml"].data == b"bad news", "a line of it may still tell something"
+
+
+def test_a_missing_folder_is_empty_and_a_closed_one_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = Folder(tmp_path / "missing")
+    assert missing.files.scan() == []
+    assert missing.files.stamps() == {}
+    assert missing.files.one("a.toml") is None
+
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for look in (missing.files.scan, missing.files.stamps):
+        with pytest.raises(StoreUnavailable, match="Permission denied"):
+            look()
+
+
+def test_stamps_tell_what_changed_and_what_is_gone(folder: Folder) -> None:
+    for name in ("a.toml", "b.toml", "c.toml"):
+        folder.put(name, name)
+    known = folder.files.stamps()
+    assert set(known) == {"a.toml", "b.toml", "c.toml"}
+    folder.put("a.toml", "another")
+    (folder.path / "b.toml").unlink()
+    folder.put("d.toml", "new")
+    changed, gone = folder.files.changed_since(known)
+    assert {file.name: file.record for file in changed} == {"a.toml": "another", "d.toml": "new"}
+    assert gone == ["b.toml"]
+    assert stat.S_ISREG((folder.path / "c.toml").lstat().st_mode)
