@@ -23,6 +23,8 @@ _TRANSCRIPTS: Final[Mapping[str, str]] = {
     "opencode": r"/opencode(-[^/]*)?\.db$",
     "aider": r"/\.aider\.chat\.history\.md$",
 }
+_ANY: Final = re.compile(r"\.(jsonl?|db)$")
+"""What is taken for a transcript in a folder that nobody laid out, such as a backup."""
 _ROOTS: Final[Mapping[str, str]] = {"claude-code": "projects", "pi": "sessions"}
 """Where a harness's home is given, only this folder of it holds transcripts."""
 _HEAD_BYTES: Final = 4096
@@ -32,12 +34,13 @@ _SESSION_ID: Final = re.compile(rb'"sessionId"\s*:\s*"([^"]+)"')
 def discover(harness: str, path: str) -> list[str]:
     """Return the transcripts that a path stands for, in order of their names.
 
-    A folder: every transcript below it. A file: itself and its sub-agents'. Nothing there: the
-    path itself, so that the reader can report it.
+    A folder: every transcript below it, by the harness's own layout; where there is none of that,
+    everything that may be one. A file: itself and its sub-agents'. Nothing there: the path itself,
+    so that the reader can report it.
     """
     path = os.path.abspath(path)
     if os.path.isdir(path):
-        found = sorted(_below(harness, path))
+        found = sorted(_below(harness, path)) or sorted(_files(path, _ANY))
         return found or [path]
     return [path, *sorted(_family(harness, path))]
 
@@ -48,13 +51,17 @@ def _below(harness: str, folder: str) -> Iterator[str]:
         yield folder
         return
     wanted = re.compile(_TRANSCRIPTS.get(harness, r"\.jsonl$"))
-    for inner, _, names in os.walk(root if os.path.isdir(root) else folder):
+    yield from _files(root if os.path.isdir(root) else folder, wanted)
+    if harness == "opencode" and _is_storage(os.path.join(folder, "storage")):
+        yield os.path.join(folder, "storage")
+
+
+def _files(folder: str, wanted: re.Pattern[str]) -> Iterator[str]:
+    for inner, _, names in os.walk(folder):
         for name in names:
             file = f"{inner}/{name}"
             if wanted.search(file):
                 yield file
-    if harness == "opencode" and _is_storage(os.path.join(folder, "storage")):
-        yield os.path.join(folder, "storage")
 
 
 def _is_storage(folder: str) -> bool:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     Records = Callable[[TranscriptSource], Iterable[UsageRecord | UsageCounter] | None]
     Source = tuple[str, str, str | None]
+    Window = tuple[float | None, float | None]
+    """From when until when, in seconds since the epoch."""
 
 FLUSH_RECORDS: Final = 20_000
 """Records held in memory before they are joined with the stored ones (about 10 MB)."""
@@ -80,6 +82,7 @@ def read_usage(
     progress: Callable[[int, int], None] | None = None,
     *,
     since_s: float | None = None,
+    until_s: float | None = None,
     prices: Prices | None = None,
 ) -> UsageReport:
     """Read what is new in each source and return the totals of every actor they hold.
@@ -88,8 +91,8 @@ def read_usage(
     that names none itself. ``readers`` maps a harness to its plugin's ``heddle_usage``. With a
     ``state_dir`` the next read goes on where this one ended; where it cannot be written, or None,
     everything is read each time. ``progress`` is called with bytes read and bytes to read (an
-    upper bound). ``since_s`` counts only records at or after that instant; those without a time
-    are left out then.
+    upper bound). ``since_s`` counts only records at or after that instant, ``until_s`` only those
+    before it; a record without a time is before all others.
 
     Nothing raises because of a transcript or a plugin: that is a `SourceFault`. A source that is
     gone keeps the totals it had. Blocks for the time of the reading, and for another reader of
@@ -103,13 +106,37 @@ def read_usage(
         path = os.path.join(os.fspath(state_dir), STATE_FILE)
         for attempt in range(2):
             try:
-                return _run(path, sources, readers, progress, since_s, prices)
+                return _run(path, sources, readers, progress, (since_s, until_s), prices)
             except sqlite3.OperationalError:  # no permission, no folder, no space, no lock
                 break
             except sqlite3.DatabaseError:
                 if not attempt:
                     remove_state(path)
-    return _run(None, sources, readers, progress, since_s, prices)
+    return _run(None, sources, readers, progress, (since_s, until_s), prices)
+
+
+def known_sources(
+    state_dir: str | os.PathLike[str], actors: Iterable[str]
+) -> dict[str, list[tuple[str, str]]]:
+    """Return ``(harness, path)`` of the transcripts in which earlier reads met each actor.
+
+    Reads nothing but the state, and changes nothing; empty where there is none.
+    """
+    import sqlite3
+
+    from heddle_registry.adapters.usage_state import STATE_FILE, UsageState
+
+    path = os.path.join(os.fspath(state_dir), STATE_FILE)
+    if not os.path.exists(path):
+        return {}
+    try:
+        state = UsageState(path)
+        try:
+            return state.sources_of(actors)
+        finally:
+            state.close()
+    except sqlite3.Error:
+        return {}
 
 
 def _run(
@@ -117,14 +144,14 @@ def _run(
     sources: Sequence[Source],
     readers: Mapping[str, Records],
     progress: Callable[[int, int], None] | None,
-    since_s: float | None,
+    window: Window,
     prices: Prices | None,
 ) -> UsageReport:
     from heddle_registry.adapters.usage_state import UsageState
 
     state = UsageState(path)
     try:
-        return _Reading(state, readers, progress).run(sources, since_s, prices)
+        return _Reading(state, readers, progress).run(sources, window, prices)
     finally:
         state.close()
 
@@ -164,9 +191,7 @@ class _Reading:
         self._whole = 0
         self._faults: list[SourceFault] = []
 
-    def run(
-        self, sources: Sequence[Source], since_s: float | None, prices: Prices | None
-    ) -> UsageReport:
+    def run(self, sources: Sequence[Source], window: Window, prices: Prices | None) -> UsageReport:
         state = self._state
         state.begin()
         keys = {(harness, os.path.abspath(path)): key for harness, path, key in sources}
@@ -191,7 +216,7 @@ class _Reading:
             self._read(harness, path, keys.get((harness, path)), look(path), known, again)
             if (harness, path) not in keys:
                 del self._faults[faults:]
-        rows = self._rows(numbers, since_s, prices)
+        rows = self._rows(numbers, window, prices)
         state.commit()
         return UsageReport(
             rows=rows,
@@ -200,10 +225,10 @@ class _Reading:
         )
 
     def _rows(
-        self, numbers: Mapping[int, str], since_s: float | None, prices: Prices | None
+        self, numbers: Mapping[int, str], window: Window, prices: Prices | None
     ) -> tuple[UsageRow, ...]:
         rows = []
-        for key, harness, parent, held_by, groups in self._state.records.groups(numbers, since_s):
+        for key, harness, parent, held_by, groups in self._state.records.groups(numbers, *window):
             by_model: dict[str | None, UsageTotals] = {}
             for group in groups:
                 estimate = None
@@ -265,7 +290,9 @@ class _Reading:
             code, detail = "plugin", f"{type(error).__name__}: {error}"
             if isinstance(error, OSError):
                 code = "not_a_file" if isinstance(error, NotAFileError) else "unreadable"
-                detail = error.strerror or str(error)
+                detail = error.strerror or "it is no regular file"
+                if os.path.isdir(path):
+                    detail = f"there is no transcript of {harness} in that folder"
             self._faults.append(SourceFault(path=path, code=code, detail=detail))
             found = self._state.source(harness, path)
             return found.source if found else 0

@@ -342,22 +342,30 @@ class RecordTable:
     # -- answers
 
     def groups(
-        self, sources: Iterable[int], since_s: float | None = None
+        self,
+        sources: Iterable[int],
+        since_s: float | None = None,
+        until_s: float | None = None,
     ) -> list[tuple[str, str, str | None, list[int], list[UsageGroup]]]:
         """Return ``(key, harness, parent, sources, groups)`` of each actor that a source holds.
 
-        With ``since_s`` only records at or after that instant (seconds since the epoch) count,
-        which means to look at every record.
+        With ``since_s`` or ``until_s`` only records at or after the one and before the other (in
+        seconds since the epoch) count, which means to look at every record. One without a time
+        is before all others.
         """
         self.write_sums()
-        since: dict[int, list[Row]] = {}
-        if since_s is not None:
+        within: dict[int, list[Row]] = {}
+        is_whole = since_s is None and until_s is None
+        if not is_whole:
             query = (
                 f"SELECT actor, model, flags, {_TOTALS} FROM record"
-                f" WHERE at >= ? AND flags & {_REPLAYED} = 0 GROUP BY actor, model, flags"
+                f" WHERE at >= ? AND at < ? AND flags & {_REPLAYED} = 0"
+                " GROUP BY actor, model, flags"
             )
-            for row in self._db.execute(query, (since_s,)):
-                since.setdefault(row[0], []).append(row[1:])
+            least = 0.0 if since_s is None else max(since_s, 1e-9)
+            most = float("inf") if until_s is None else until_s
+            for row in self._db.execute(query, (least, most)):
+                within.setdefault(row[0], []).append(row[1:])
         found: dict[int, tuple[str, str, str | None, list[int], list[UsageGroup]]] = {}
         for source in sources:
             for actor, key, harness, parent, told in self._db.execute(
@@ -368,8 +376,8 @@ class RecordTable:
                 if actor in found:
                     found[actor][3].append(source)
                     continue
-                sums = since.get(actor, [])
-                if since_s is None:
+                sums = within.get(actor, [])
+                if is_whole:
                     query = f"SELECT model, flags, {_SUMS} FROM sums WHERE actor = ?"
                     sums = self._db.execute(query, (actor,)).fetchall()
                 groups = [self._group(row[0], row[1], row[2:]) for row in sums if any(row[2:])]

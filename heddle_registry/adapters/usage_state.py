@@ -16,10 +16,12 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from heddle_registry.adapters.atomic_file import folder_mode
 from heddle_registry.adapters.position import Position
 from heddle_registry.adapters.transcripts import SourceFault
 from heddle_registry.adapters.usage_rows import TABLES, RecordTable
@@ -68,6 +70,9 @@ class UsageState:
 
     def __init__(self, path: str | None) -> None:
         self.path = path
+        if path is not None and os.path.islink(path):
+            # Cloned with a repository, it would have the tables of somebody's database dropped.
+            raise sqlite3.OperationalError("a link stands in the state's place")
         self._db = sqlite3.connect(
             ":memory:" if path is None else path, timeout=_BUSY_S, isolation_level=None
         )
@@ -87,6 +92,9 @@ class UsageState:
             if meta["boot"] != boot:
                 self._db.execute("UPDATE meta SET value = ? WHERE key = 'boot'", (boot,))
             return
+        if self.path is not None:
+            with suppress(OSError):  # another user's, in a shared folder
+                os.chmod(self.path, folder_mode(os.stat(os.path.dirname(self.path))))
         tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
         for (table,) in self._db.execute(tables).fetchall():
             self._db.execute(f"DROP TABLE {table}")
@@ -137,6 +145,15 @@ class UsageState:
             if row is not None:
                 found[harness, path] = row
         return found
+
+    def sources_of(self, actors: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
+        """Return ``(harness, path)`` of the sources that hold each actor; needs no `begin`."""
+        query = (
+            "SELECT source.harness, path FROM actor JOIN holds USING (actor)"
+            " JOIN source USING (source) WHERE key = ? ORDER BY source"
+        )
+        found = {key: self._db.execute(query, (key,)).fetchall() for key in actors}
+        return {key: rows for key, rows in found.items() if rows}
 
     def source(self, harness: str, path: str) -> KnownSource | None:
         """Return what is known of a source."""
