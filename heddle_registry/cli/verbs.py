@@ -33,6 +33,7 @@ VERBS = {
     "heartbeat": ("heddle_registry.cli.heartbeat", "renew a claim"),
     "release": ("heddle_registry.cli.release", "end a session and its claim, or hand it over"),
     "check": ("heddle_registry.cli.check", "whether a fence still holds on a branch"),
+    "usage": ("heddle_registry.cli.usage", "what agents cost, by session, branch, model or tree"),
     "gc": ("heddle_registry.cli.gc", "reap the dead, prune the stale, remove what is left over"),
     "doctor": ("heddle_registry.cli.doctor", "what is unsafe here and now, and how to mend it"),
 }

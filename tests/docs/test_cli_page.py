@@ -111,6 +111,8 @@ def test_every_key_of_an_answer_is_on_the_page(
     answer("list", "--tree")
     answer("why", "main")
     answer("why", session_id)
+    for by in ("entry", "thread", "tree"):
+        answer("usage", "--by", by)
     answer("heartbeat", session_id, "--token", token)
     answer("heartbeat", session_id, "--token", "wrong")
     answer("check", "main", "--fence", "1")
