@@ -1,0 +1,155 @@
+"""Every operation in one process, beside the floor and the scan timed in the same run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import tomli
+
+from heddle_registry import AgentEntry, AgentRegistry, AgentStatus, Query, Reserved
+from tests.benchmarks.folders import ROOT, changer, fill, median, seconds, session_id
+
+FRESH_LIST = """
+import sys, time
+from heddle_registry import AgentRegistry, Query
+registry = AgentRegistry(sys.argv[1])
+registry.load("agent-none")            # imports paid: this is about reading
+started = time.perf_counter()
+entries = registry.list()
+print(time.perf_counter() - started, len(entries))
+"""
+
+
+def floor(folder: Path, samples: int = 60) -> float:
+    """The least calls that make one file of 1.5 KB durable under a lock."""
+    folder.mkdir(exist_ok=True)
+    data = b"x" * 1500
+
+    def once() -> None:
+        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fd = os.open(folder / "temp", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(fd, data)
+        os.fsync(fd)
+        os.close(fd)
+        os.rename(folder / "temp", folder / "file")
+        parent = os.open(folder, os.O_RDONLY)
+        os.fsync(parent)
+        os.close(parent)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        os.close(lock)
+
+    return median(seconds(once) for _ in range(samples))
+
+
+def scan(agents: Path, samples: int) -> float:
+    """Open, read and parse every file, as the original does for every question."""
+
+    def once() -> None:
+        for name in os.listdir(agents):
+            if name.endswith(".toml"):
+                with open(agents / name, encoding="utf-8") as file:
+                    tomli.loads(file.read())
+
+    return median(seconds(once) for _ in range(samples))
+
+
+def measure(base: Path, count: int, samples: int) -> dict[str, float]:
+    """Seconds of each operation at ``count`` entries; every answer is asserted."""
+    heddle = base / f"n{count}" / ".heddle"
+    fill(heddle, count)
+    out: dict[str, float] = {"floor": floor(base / "floor")}
+    out["scan"] = scan(heddle / "agents", 3 if count <= 10_000 else 1)
+    registry = AgentRegistry(heddle)
+    out["rebuild"] = seconds(registry.list)
+    with changer(heddle, count) as beside:
+        out |= _claims(registry, beside, samples)
+        out |= _look_ups(registry, beside, samples)
+        out["load"] = median(_loads(heddle, beside, samples))
+    if count <= 10_000:
+        registry.list()
+        out["list again"] = median(seconds(registry.list) for _ in range(5))
+        out["list fresh"] = median(_fresh_lists(heddle, count) for _ in range(3))
+    return out
+
+
+def _claims(registry, beside, samples) -> dict[str, float]:
+    def build(session_id: str) -> AgentEntry:
+        return AgentEntry(
+            session_id=session_id, thread="bench", base_state="b", pid=os.getpid(),
+            started_at=registry.host.now().at, status=AgentStatus.ACTIVE,
+        )  # fmt: skip
+
+    times: dict[str, list[float]] = {"reserve": [], "heartbeat": [], "release": []}
+    for number in range(samples):
+        beside.change("ours")
+        outcome = None
+
+        def reserve() -> None:
+            nonlocal outcome
+            outcome = registry.try_reserve_thread("bench", build)
+
+        times["reserve"].append(seconds(reserve))
+        assert isinstance(outcome, Reserved)
+        entry, token, fence = outcome.entry, outcome.token, outcome.fence
+        assert fence == number + 1
+        beat = seconds(lambda: registry.heartbeat(entry.session_id, token))
+        times["heartbeat"].append(beat)
+        assert registry.check("bench", fence).valid
+        times["release"].append(seconds(lambda: registry.release(entry.session_id, token=token)))
+        assert not registry.check("bench", fence).valid
+        registry.delete(entry.session_id)
+    return {name: median(samples) for name, samples in times.items()}
+
+
+def _look_ups(registry, beside, samples) -> dict[str, float]:
+    questions = {
+        "by native actor": lambda n: registry.find_active_by_native_actor_key(f"codex:thread:{n}"),
+        "by client instance": lambda n: registry.find_active_by_client_instance_id(f"client-{n}"),
+        "by heddle session": lambda n: registry.find_active_by_heddle_session_id(f"sess-{n}"),
+        "by path": lambda n: registry.find_active_by_path(f"/home/dev/work/{n}"),
+        "by thread": lambda n: registry.look(Query(thread=f"feature/{n}")).entries[0],
+    }
+    out = {}
+    for who in ("ours", "stranger"):
+        for name, question in questions.items():
+            times = []
+            for _ in range(samples if who == "ours" else max(3, samples // 4)):
+                number, model = beside.change(who)
+                answer = None
+
+                def ask() -> None:
+                    nonlocal answer
+                    answer = question(number)
+
+                times.append(seconds(ask))
+                assert answer.session_id == session_id(number)
+                assert answer.model == model
+            out[f"{name}, {who}"] = median(times)
+    return out
+
+
+def _loads(heddle, beside, samples):
+    # Of an entry that nobody changed: of a changed one the file must be read, whatever is kept.
+    times = []
+    for _ in range(samples):
+        number, model = beside.change("ours")
+        assert AgentRegistry(heddle).load(session_id(number)).model == model
+        other = session_id((number + 1) % beside.count)
+        AgentRegistry(heddle).load(other)
+        times.append(seconds(lambda: AgentRegistry(heddle).load(other)))
+    return times
+
+
+def _fresh_lists(heddle: Path, count: int) -> float:
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH_LIST, str(heddle)],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    taken, found = done.stdout.split()
+    assert int(found) >= count
+    return float(taken)
