@@ -59,7 +59,11 @@ def diagnose(registry: AgentRegistry) -> Diagnosis:
     """Look at the store, the settings, the host and the plugins. Some 50 ms; changes nothing."""
     heddle_dir: str = getattr(registry.store, "heddle_dir", "")
     settings_check, settings = _settings(heddle_dir)
-    plugins, faults = _plugins(settings)
+    plugins, faults = _plugins(registry, settings)
+    if heddle_dir:
+        from heddle_registry.faults import noted_faults
+
+        faults = (*faults, *noted_faults(heddle_dir))
     return Diagnosis(
         checks=(
             *registry.store.examine(registry.host),
@@ -120,12 +124,22 @@ def _host(registry: AgentRegistry) -> tuple[Check, ...]:
 
 
 def _plugins(
+    registry: AgentRegistry,
     settings: Settings | None,
 ) -> tuple[tuple[tuple[str, str], ...], tuple[PluginFault, ...]]:
     from heddle_registry.plugins import load_plugins
+    from heddle_registry.registry.attaching import rules_in_force
 
-    plugins = load_plugins(pins=settings.plugins.pinned if settings is not None else None)
+    plugins = load_plugins(
+        pins=settings.plugins.pinned if settings is not None else None,
+        disabled=settings.plugins.disabled if settings is not None else (),
+        cwd=registry.host.cwd(),
+    )
     plugins.harnesses()
+    try:
+        rules_in_force(settings, plugins)
+    except RegistryError as error:
+        plugins.faults.append(PluginFault("config.toml", "attach.rules", error.message))
     loaded = tuple((name, plugins.versions.get(name, "")) for name in plugins.names)
     return loaded, tuple(plugins.faults)
 

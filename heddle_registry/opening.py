@@ -25,6 +25,13 @@ def directory_store(
     return DirectoryStore(os.fspath(heddle_dir), host, lock_timeout_s=lock_timeout_s)
 
 
+def memory_store(host: Host) -> Store:
+    """Return an empty store in this process's memory."""
+    from heddle_registry.adapters.memory import MemoryStore
+
+    return MemoryStore(host)
+
+
 def find_heddle_dir(start: str | None = None, *, explicit: str | None = None) -> str:
     """Return where the registry of ``start`` lies, whether or not it is there yet.
 

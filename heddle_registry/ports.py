@@ -181,8 +181,14 @@ class Host(Protocol):
         """Return the caller's living ancestors, nearest first, itself not among them."""
         ...
 
-    def processes(self) -> Sequence[ProcessInfo]:
-        """Return all processes that can be seen."""
+    def processes(
+        self, is_wanted: Callable[[Sequence[str]], bool] | None = None
+    ) -> Sequence[ProcessInfo]:
+        """Return all processes that can be seen.
+
+        With ``is_wanted``, only those whose arguments it takes, and their ancestors: the others
+        are not looked at any further, which is many times cheaper.
+        """
         ...
 
 

@@ -12,7 +12,7 @@ import time
 # A literal, because importing `typing` costs more than everything else here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Final
 
     from heddle_registry.adapters.machine import Machine
@@ -177,9 +177,25 @@ class LocalHost:
             child = parent
         return tuple(found)
 
-    def processes(self) -> tuple[ProcessInfo, ...]:
-        """Return all living processes that can be seen, the caller among them."""
-        return tuple(filter(None, map(self._machine.read, self._machine.pids())))
+    def processes(
+        self, is_wanted: Callable[[Sequence[str]], bool] | None = None
+    ) -> tuple[ProcessInfo, ...]:
+        """Return all living processes that can be seen, the caller among them.
+
+        With ``is_wanted``, only those whose first arguments it takes, and their ancestors.
+        """
+        machine = self._machine
+        if is_wanted is None:
+            return tuple(filter(None, map(machine.read, machine.pids())))
+        found: dict[int, ProcessInfo] = {}
+        for pid in machine.pids():
+            if not is_wanted(machine.first_arguments(pid)):
+                continue
+            info = machine.read(pid)
+            while info is not None and info.pid not in found:
+                found[info.pid] = info
+                info = machine.read(info.ppid) if info.ppid else None
+        return tuple(found.values())
 
 
 def _started_after(parent: ProcessInfo, child: ProcessInfo) -> bool:

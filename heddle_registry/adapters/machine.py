@@ -58,6 +58,10 @@ class Machine(Protocol):
         """Return the living process ``pid``; None where none is to be seen."""
         ...
 
+    def first_arguments(self, pid: int) -> tuple[str, ...]:
+        """Return how the process's command line begins; empty where it cannot be read. Cheap."""
+        ...
+
     def pids(self) -> Iterable[int]:
         """Return the pids that are to be seen."""
         ...

@@ -25,6 +25,7 @@ _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 _MACHINE_ID: Final = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 _PRODUCT_UUID: Final = "/sys/class/dmi/id/product_uuid"
 _MAX_ARGV_BYTES: Final = 131_072
+_FEW_ARGV_BYTES: Final = 1_024
 _MAX_PID: Final = 2**31 - 1
 
 # What no call can change while the kernel runs. A child may look through other mounts than its
@@ -122,6 +123,13 @@ class Procfs:
             return ProcessState.ZOMBIE, stat.start_ticks
         return ProcessState.RUNNING, stat.start_ticks
 
+    def running_since(self, pid: int) -> int | None:
+        """Return when the running process ``pid`` started, in ticks; None where none is seen."""
+        stat = _read_stat(pid) if 0 < pid <= _MAX_PID and _shows_own_pids() else None
+        if stat is None or stat.has_ended or _is_thread(pid, stat):
+            return None
+        return stat.start_ticks
+
     def read(self, pid: int) -> ProcessInfo | None:
         """Return the living process ``pid``; None where none is to be seen.
 
@@ -145,6 +153,11 @@ class Procfs:
             start_ticks=stat.start_ticks,
             cwd=_read_link(f"/proc/{pid}/cwd"),
         )
+
+    def first_arguments(self, pid: int) -> tuple[str, ...]:
+        """Return the arguments in the first kilobyte of ``cmdline``, the last one perhaps cut."""
+        begin = _read_bytes(f"/proc/{pid}/cmdline", _FEW_ARGV_BYTES)
+        return tuple(map(os.fsdecode, begin.rstrip(b"\0").split(b"\0"))) if begin else ()
 
     def pids(self) -> Iterator[int]:
         """Yield the pids that are to be seen, zombies among them."""

@@ -133,6 +133,15 @@ class PsutilMachine:
         except (psutil.Error, OSError):
             return None
 
+    def first_arguments(self, pid: int) -> tuple[str, ...]:
+        """Return the process's arguments, empty where they cannot be read."""
+        import psutil
+
+        try:
+            return tuple(psutil.Process(pid).cmdline())
+        except psutil.Error:
+            return ()
+
     def pids(self) -> Iterable[int]:
         """Return the pids that are to be seen, zombies among them."""
         import psutil

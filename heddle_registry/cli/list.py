@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from heddle_registry.core.entry import AgentEntry
     from heddle_registry.explain import Overview, SeenEntry
+    from heddle_registry.registry import AgentRegistry
+    from heddle_registry.running_harnesses import Unregistered
 
 _HEADER = ("BRANCH", "WHO", "STATE", "SINCE", "SESSION", "TASK")
 _MOST = 60
@@ -66,14 +68,35 @@ def run(args: argparse.Namespace) -> int:
 
     found = overview(registry, query, is_wanted)
     seen = [row for row in found.entries if not args.alive_only or row.verdict.is_alive]
+    others = _unregistered(args, registry)
     if args.json:
-        _print_json(found, seen, tree=args.tree)
+        _print_json(found, seen, others, tree=args.tree)
     else:
-        _print_text(found, seen, tree=args.tree)
+        _print_text(found, seen, others, tree=args.tree)
     return 0
 
 
-def _print_json(found: Overview, seen: list[SeenEntry], *, tree: bool) -> None:
+def _unregistered(args: argparse.Namespace, registry: AgentRegistry) -> Sequence[Unregistered]:
+    # They have no branch, key or status yet: who asks for one of these does not ask for them.
+    if any((args.thread, args.key, args.path, args.status not in (None, "active"))):
+        return ()
+    from heddle_registry.settings import load_settings
+    from heddle_registry.unregistered import unregistered_harnesses
+
+    heddle_dir: str = getattr(registry.store, "heddle_dir", "")
+    settings = load_settings(heddle_dir)
+    if settings is not None and settings.detection is False:
+        return ()
+    return [
+        found
+        for found in unregistered_harnesses(registry, heddle_dir)
+        if args.harness in (None, found.harness)
+    ]
+
+
+def _print_json(
+    found: Overview, seen: list[SeenEntry], others: Sequence[Unregistered], *, tree: bool
+) -> None:
     from heddle_registry.cli.answers import claim_json, judged_entry_json
     from heddle_registry.cli.output import print_json
 
@@ -89,7 +112,18 @@ def _print_json(found: Overview, seen: list[SeenEntry], *, tree: bool) -> None:
     print_json(
         {
             "entries": entries,
-            "unregistered": [],
+            "unregistered": [
+                {
+                    "harness": other.harness,
+                    "pid": other.pid,
+                    "cwd": other.cwd,
+                    "native_actor_key": other.native_actor_key,
+                    "since": other.since.text if other.since is not None else None,
+                    "evidence": list(other.evidence),
+                    "confidence": other.confidence,
+                }
+                for other in others
+            ],
             "problems": [
                 {"path": p.path, "code": p.code, "message": p.message} for p in found.problems
             ],
@@ -138,7 +172,15 @@ def state(row: SeenEntry) -> str:
     return f"{row.verdict.kind.value}, {'present' if claim == 'none' else claim}"
 
 
-def _print_text(found: Overview, seen: list[SeenEntry], *, tree: bool) -> None:
+def _task(entry: AgentEntry) -> str:
+    # A reservation's reason is what it was made for; attaching writes why it attached.
+    is_task = entry.fence is not None or not entry.attach_precedence
+    return (entry.attach_reason if is_task else None) or entry.task_assignment_id or ""
+
+
+def _print_text(
+    found: Overview, seen: list[SeenEntry], others: Sequence[Unregistered], *, tree: bool
+) -> None:
     from heddle_registry.cli.text import ago, clean, clip, print_table
 
     ordered = _in_tree(seen) if tree else _flat(seen)
@@ -155,16 +197,23 @@ def _print_text(found: Overview, seen: list[SeenEntry], *, tree: bool) -> None:
                 clip(state(row) + orphan, _MOST),
                 ago(entry.started_at.unix_ns, now_ns),
                 clip(entry.session_id, _MOST),
-                clip(entry.attach_reason or entry.task_assignment_id or "", _MOST),
+                clip(_task(entry), _MOST),
             )
         )
         styles.append(_STYLES[row.verdict.kind.value if entry.is_active else "ended"])
-    if not rows:
+    if not rows and not others:
         print("nobody is here")
-    else:
+    elif rows:
         if tree:
             print(_PERSON)
         print_table(_HEADER, rows, styles)
+    if others:
+        gap = "\n" if rows else ""
+        print(f"{gap}unregistered, running here (`install` wires a harness):")
+        for other in others:
+            since = ago(other.since.unix_ns, now_ns) if other.since is not None else "?"
+            told = f"{other.harness}  process {other.pid}  {since}  {other.cwd}"
+            print(f"  {clean(told)}  {clean(other.native_actor_key or '')}".rstrip())
     if found.problems:
         print("\nproblems (`doctor` says what would mend them):")
         for problem in found.problems:

@@ -28,7 +28,7 @@ from heddle_registry.core.timestamp import NS_PER_S, Instant, Timestamp
 from heddle_registry.ports import ProcessInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from heddle_registry.core.evidence import Subject
 
@@ -326,13 +326,27 @@ class FakeHost:
             pid = found[-1].ppid
         return tuple(found)
 
-    def processes(self) -> tuple[ProcessInfo, ...]:
-        """Return all living processes that can be seen, the caller among them."""
-        return tuple(
-            self._shifted(process)
+    def processes(
+        self, is_wanted: Callable[[Sequence[str]], bool] | None = None
+    ) -> tuple[ProcessInfo, ...]:
+        """Return all living processes that can be seen, the caller among them.
+
+        With ``is_wanted``, only those whose arguments it takes, and their ancestors.
+        """
+        running = {
+            pid: process
             for pid, process in self._table.processes.items()
             if self._table.states[pid] is ProcessState.RUNNING
-        )
+        }
+        if is_wanted is not None:
+            wanted: set[int] = set()
+            for pid, process in running.items():
+                at: int | None = pid if is_wanted(process.argv) else None
+                while at in running and at not in wanted:
+                    wanted.add(at)
+                    at = running[at].ppid
+            running = {pid: process for pid, process in running.items() if pid in wanted}
+        return tuple(map(self._shifted, running.values()))
 
     def _seen(self, pid: int) -> tuple[ProcessState, int | None]:
         state = self._table.states.get(pid, ProcessState.MISSING)
