@@ -1,0 +1,175 @@
+"""A thousand SIGKILLs of writers: nothing damaged, nothing acknowledged lost, nothing left over."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+
+from heddle_registry import AgentEntry, AgentRegistry, AgentStatus, Reserved
+from heddle_registry.core.transaction import Keys
+from heddle_registry.ports import Query
+from tests.process_helpers import forks_with_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+KILLS = 1_000
+WRITERS = 3
+THREADS = ("one", "two")
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system"),
+    forks_with_threads,
+]
+
+
+def building(registry: AgentRegistry, thread: str) -> Callable[[str], AgentEntry]:
+    return lambda new: AgentEntry(
+        session_id=new,
+        thread=thread,
+        base_state="b",
+        started_at=registry.host.now().at,
+        status=AgentStatus.ACTIVE,
+        pid=os.getpid(),
+    )
+
+
+def write_for_ever(heddle_dir: Path, say: Callable[..., None]) -> None:
+    """Go through all doors; tell of each change when it was acknowledged, never before."""
+    registry = AgentRegistry(heddle_dir, lock_timeout_s=60)
+    choices = random.Random(os.getpid())
+    while True:
+        thread = choices.choice(THREADS)
+        outcome = registry.try_reserve_thread(thread, building(registry, thread))
+        if isinstance(outcome, Reserved):
+            session_id = outcome.entry.session_id
+            say("fence", thread, outcome.fence)
+            registry.heartbeat(session_id, outcome.token)
+            registry.update_entry(session_id, lambda e: attrs.evolve(e, harness="told"))
+            say("told", session_id)
+            registry.release(session_id, token=outcome.token)
+            say("ended", session_id)
+        made = registry.create_generated_entry(building(registry, "presence"))
+        say("made", made.session_id)
+        registry.update_status(made.session_id, "complete")
+        say("ended", made.session_id)
+        if choices.random() < 0.9:
+            registry.delete(made.session_id)
+            say("deleted", made.session_id)
+
+
+class Writers:
+    """Processes at work on one folder, and what they were acknowledged."""
+
+    def __init__(self, heddle_dir: Path) -> None:
+        self._dir = heddle_dir
+        self._reads, self._writes = os.pipe()
+        os.set_blocking(self._reads, False)
+        self._unread = b""
+        self._pids: list[int] = []
+        self.fences: dict[str, int] = {}
+        self.entries: dict[str, str] = {}
+        self.said = 0
+
+    def start(self) -> None:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                write_for_ever(self._dir, self._say)
+            finally:
+                os._exit(7)  # it was to be killed
+        self._pids.append(pid)
+
+    def _say(self, *words: object) -> None:
+        os.write(self._writes, (" ".join(map(str, words)) + "\n").encode())
+
+    def kill(self, at: int) -> None:
+        pid = self._pids.pop(at)
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        assert os.WIFSIGNALED(status), "a writer failed by itself"
+
+    def hear(self) -> None:
+        try:
+            while part := os.read(self._reads, 1 << 16):
+                self._unread += part
+        except BlockingIOError:
+            pass
+        *lines, self._unread = self._unread.split(b"\n")
+        for line in lines:
+            what, name, *number = line.decode().split()
+            self.said += 1
+            if what == "fence":
+                assert int(number[0]) > self.fences.get(name, 0), "a fence was given twice"
+                self.fences[name] = int(number[0])
+            else:
+                self.entries[name] = what
+
+    def end(self) -> None:
+        while self._pids:
+            self.kill(0)
+        self.hear()
+        os.close(self._reads)
+        os.close(self._writes)
+
+
+def check(heddle_dir: Path, writers: Writers) -> None:
+    registry = AgentRegistry(heddle_dir, lock_timeout_s=60)
+    look = registry.look(Query(include_stale=True))
+    assert look.problems == ()
+    found = {entry.session_id: entry for entry in look.entries}
+    for session_id, told in writers.entries.items():
+        entry = found.get(session_id)
+        match told:
+            case "made":
+                assert entry is not None, "lost"
+            case "told":
+                assert entry is not None, "lost"
+                assert entry.harness == "told"
+            case "ended":
+                # It may have been deleted, and its writer killed before it could say so.
+                assert entry is None or entry.status is AgentStatus.COMPLETE
+            case "deleted":
+                assert entry is None, "it came back"
+    claims = registry.store.peek(Keys(threads=THREADS))[0].claims
+    for thread, fence in writers.fences.items():
+        assert claims[thread].fence >= fence
+
+
+def test_killed_writers_damage_nothing_and_lose_nothing(tmp_path: Path) -> None:
+    heddle_dir = tmp_path / ".heddle"
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    choices = random.Random(seed)
+    writers = Writers(heddle_dir)
+    try:
+        for _ in range(WRITERS):
+            writers.start()
+        for number in range(KILLS):
+            time.sleep(choices.random() * 0.02)
+            writers.kill(choices.randrange(WRITERS))
+            writers.hear()
+            writers.start()
+            if number % 200 == 100:
+                registry = AgentRegistry(heddle_dir, lock_timeout_s=60)
+                assert registry.look().problems == ()
+    finally:
+        writers.end()
+    assert writers.said > KILLS / 4, "they came to write something"
+    check(heddle_dir, writers)
+    registry = AgentRegistry(heddle_dir)
+    for thread in THREADS:
+        last = registry.try_reserve_thread(thread, building(registry, thread))
+        assert isinstance(last, Reserved), "all its writers are dead"
+        assert last.fence > writers.fences[thread]
+    assert list((heddle_dir / "tmp").iterdir()) == []
+    agents = {path.suffix for path in (heddle_dir / "agents").iterdir() if path.is_file()}
+    assert agents <= {"", ".toml"}
+    check(heddle_dir, writers)
