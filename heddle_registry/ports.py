@@ -261,6 +261,13 @@ class Store(Protocol):
         """
         ...
 
+    def load(self, session_id: str) -> AgentEntry | None:
+        """Return one entry; None if there is none, or it is stale. As `look`, but quicker.
+
+        :raises RegistryError: it is there and cannot be read.
+        """
+        ...
+
     def look(self, query: Query) -> Look:
         """Answer without the exclusion. Changes nothing, needs no write permission."""
         ...

@@ -19,7 +19,7 @@ from heddle_registry.adapters.liveness_file import (
     observe_liveness,
 )
 from heddle_registry.adapters.reading import Reader
-from heddle_registry.adapters.snapshot import Folders
+from heddle_registry.adapters.snapshot import Folders, claim_file_error, entry_file_error
 from heddle_registry.adapters.writing import Writer
 from heddle_registry.core.evidence import LivenessFact, LivenessFile
 from heddle_registry.core.lifecycle import is_stale
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from heddle_registry.adapters.liveness_file import LivenessLock as LockedFile
+    from heddle_registry.core.entry import AgentEntry
     from heddle_registry.core.evidence import Observation, Subject
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.core.transaction import Facts, Keys, Loaded
@@ -60,7 +61,7 @@ def _once(read: Callable[[], str]) -> Callable[[], str]:
 
 def shared_parts(layout: Layout, host: Host) -> tuple[Folders, Index]:
     """Return the process's parsed records and index connection of a registry."""
-    key = os.path.realpath(layout.root)
+    key = layout.root
     parts = _shared.get(key)
     if parts is None:
         parts = (Folders(layout), Index(layout, _once(lambda: host.now().boot_id)))
@@ -149,6 +150,24 @@ class DirectoryStore:
             damaged_claims=damaged,
             now=now,
         )
+
+    def load(self, session_id: str) -> AgentEntry | None:
+        """See `ports.Store`. Reads at most the entry's own file and its claim's."""
+        layout, folders = self._layout, self._folders
+        file = folders.agents.one(layout.entry_name(session_id))
+        if file is None:
+            return None
+        error = entry_file_error(file)
+        if error is not None:
+            raise error
+        entry = file.record
+        if entry is None or not entry.is_active:
+            is_gone = entry is None or is_stale(entry, self._host.now().at)
+            return None if is_gone else entry
+        claim = folders.claims.one(layout.claim_name(entry.thread))
+        if claim is None or claim.record is None or claim_file_error(claim) is not None:
+            return entry
+        return with_heartbeat(entry, claim.record)
 
     def observe(self, host: Host, subject: Subject, *, details: bool = False) -> Observation:
         """See `ports.Store`."""

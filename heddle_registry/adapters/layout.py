@@ -33,14 +33,15 @@ class Layout:
 
     def __init__(self, heddle_dir: str) -> None:
         self.root = os.path.abspath(heddle_dir)
-        self.agents = os.path.join(self.root, "agents")
-        self.claims = os.path.join(self.root, "claims")
-        self.live = os.path.join(self.root, "live")
-        self.wait = os.path.join(self.root, "wait")
-        self.tmp = os.path.join(self.root, "tmp")
-        self.queries = os.path.join(self.root, "queries")
-        self.quarantine = os.path.join(self.agents, ".quarantine")
-        self.index = os.path.join(self.root, "index.sqlite")
+        below = self.root.rstrip(os.sep) + os.sep
+        self.agents = below + "agents"
+        self.claims = below + "claims"
+        self.live = below + "live"
+        self.wait = below + "wait"
+        self.tmp = below + "tmp"
+        self.queries = below + "queries"
+        self.quarantine = self.agents + os.sep + ".quarantine"
+        self.index = below + "index.sqlite"
 
     def entry_name(self, session_id: str) -> str:
         """Return the name of an entry's file in `agents`."""

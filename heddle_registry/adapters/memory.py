@@ -108,6 +108,11 @@ class MemoryStore:
             case KeepQueries(session_id, queries):
                 self._queries.setdefault(session_id, []).extend(queries)
 
+    def load(self, session_id: str) -> AgentEntry | None:
+        """See `ports.Store`."""
+        found = self.look(Query(session_id=session_id)).entries
+        return found[0] if found else None
+
     def look(self, query: Query) -> Look:
         """See `ports.Store`."""
         with self._lock:

@@ -62,6 +62,7 @@ class RecordFiles(Generic[R]):
 
     def __init__(self, folder: str, parse: Callable[[bytes, str], R]) -> None:
         self.folder = folder
+        self._below = folder + os.sep
         self._parse = parse
         self._known: dict[str, RecordFile[R]] = {}
         self.tick_ns = CLOCK_TICK_NS
@@ -104,8 +105,7 @@ class RecordFiles(Generic[R]):
         known = self._known.get(name)
         if known is not None:
             try:
-                state = os.stat(os.path.join(self.folder, name), follow_symlinks=False)
-                if known.is_still(stamp_of(state), self.tick_ns):
+                if known.is_still(stamp_of(os.lstat(self._below + name)), self.tick_ns):
                     return known
             except OSError:
                 pass

@@ -40,8 +40,7 @@ class LookUps(Transactions):
         :raises StoreUnavailable: its file cannot be read.
         """
         check_session_id(session_id)
-        look = self.store.look(Query(session_id=session_id))
-        return look.entries[0] if look.entries else None
+        return self.store.load(session_id)
 
     def list(self) -> list[AgentEntry]:
         """Return all entries but the stale, newest first.
