@@ -20,27 +20,32 @@ def main() -> int:
 
     Returns 0 where all may change and 5 where one may not; says on stderr why. Waits for no lock.
     """
+    branches = os.fsdecode(sys.stdin.buffer.read(_MAX_INPUT)).split("\n")
+    try:
+        return _check(sys.argv[1], [branch for branch in branches if branch])
+    except Exception as error:  # noqa: BLE001 - a fault of ours must not stop people either
+        _warn(f"{type(error).__name__}: {error}")
+        return 0
+
+
+def _check(folder: str, branches: list[str]) -> int:
     from heddle_registry.errors import RegistryError
     from heddle_registry.git_guard import refusal
     from heddle_registry.registry import AgentRegistry
 
-    branches = os.fsdecode(sys.stdin.buffer.read(_MAX_INPUT)).split("\n")
     try:
-        os.listdir(sys.argv[1])
+        os.listdir(folder)
     except OSError as error:
-        _warn(f"{sys.argv[1]}: {error.strerror}")
+        _warn(f"{folder}: {error.strerror}")
         return 0
-    registry = AgentRegistry(sys.argv[1])
+    registry = AgentRegistry(folder)
     token = os.environ.get("HEDDLE_AGENT_TOKEN")
     is_refused = False
-    for branch in filter(None, branches):
+    for branch in branches:
         try:
             why = refusal(registry, branch, token)
         except RegistryError as error:
-            _warn(error.message)
-            continue
-        except Exception as error:  # noqa: BLE001 - a fault of ours must not stop people either
-            _warn(f"{type(error).__name__}: {error}")
+            _warn(error.message)  # of this branch alone: another may be held
             continue
         if why is not None:
             complain(why)

@@ -7,14 +7,14 @@ import shlex
 from typing import TYPE_CHECKING
 
 from heddle_registry.errors import StoreUnavailable, UsageError
-from heddle_registry.install.change import FileChange, read_settings
+from heddle_registry.install.change import FileChange, missing_folders, read_settings
 from heddle_registry.install.git_script import (
     ASIDE,
     HOOK,
+    folders_made,
     guard_script,
     is_guard,
     is_pure_guard,
-    was_folder_made,
 )
 from heddle_registry.install.launch import command_line, shell_text
 from heddle_registry.install.plan import Plan
@@ -56,9 +56,9 @@ def _insertion(hooks: str, told: str) -> list[FileChange]:
     ask = shell_text(command_line("cli.guard"))
     if before is not None and not link and is_guard(text):
         _refuse_changed(path, text)
-        script = guard_script(ask, told, folder_made=was_folder_made(text))
+        script = guard_script(ask, told, made_folders=folders_made(text))
         return [FileChange(path=path, before=before, after=script.encode())]
-    script = guard_script(ask, told, folder_made=not os.path.isdir(hooks))
+    script = guard_script(ask, told, made_folders=missing_folders(path))
     new = FileChange(path=path, before=None, after=script.encode(), mode=_SCRIPT_MODE)
     if before is None and not link:
         return [new]
@@ -75,9 +75,7 @@ def _removal(hooks: str) -> list[FileChange]:
     if before is None or not is_guard(text):
         return []
     _refuse_changed(path, text)
-    gone = FileChange(
-        path=path, before=before, after=None, remove_folders=int(was_folder_made(text))
-    )
+    gone = FileChange(path=path, before=before, after=None, remove_folders=folders_made(text))
     aside = path + ASIDE
     if not os.path.lexists(aside):
         return [gone]

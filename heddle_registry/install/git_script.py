@@ -11,7 +11,8 @@ from typing import Final
 HOOK: Final = "reference-transaction"
 ASIDE: Final = ".before-heddle"
 """What the name of a hook that was there before gets at its end."""
-_FOLDER_MADE: Final = "# The folder of this file was made for it."
+_MADE: Final = "# Folders made for this file: "
+_MANY: Final = 3
 _BEGIN: Final = "# >>> heddle-registry: guard of reserved branches >>>"
 _END: Final = "# <<< heddle-registry <<<"
 
@@ -52,7 +53,8 @@ if [ -z "$registry" ]; then
   if [ -d .heddle ]; then
     registry=.heddle
   else
-    common=$(cd "$(git rev-parse --git-common-dir)" && pwd) || exit 0
+    common=$(git rev-parse --git-common-dir 2>/dev/null) || exit 0
+    common=$(cd "$common" && pwd) || exit 0
     case $common in
     */.git) registry=${common%/.git}/.heddle ;;
     *) registry=$common/.heddle ;;
@@ -124,18 +126,18 @@ exit 0
 """
 
 
-def guard_script(ask: str, registry: str, *, folder_made: bool) -> str:
+def guard_script(ask: str, registry: str, *, made_folders: int) -> str:
     """Return the hook.
 
     :param ask: the shell command that checks the branches on its stdin
     :param registry: the registry's folder, quoted for a shell; empty where it lies beside the main
         worktree, or in the worktree itself
-    :param folder_made: whether the folder of hooks is made for it
+    :param made_folders: how many folders are made for it
     """
     head = [
         "#!/bin/sh",
         _BEGIN,
-        *([_FOLDER_MADE] if folder_made else []),
+        *([f"{_MADE}{made_folders}"] if made_folders else []),
         f"registry={registry}",
         f'ask() {{ {ask} "$registry"; }}',
     ]
@@ -153,6 +155,7 @@ def is_pure_guard(text: str) -> bool:
     return text.startswith(f"#!/bin/sh\n{_BEGIN}\n") and not after.strip()
 
 
-def was_folder_made(text: str) -> bool:
-    """Return whether the folder of hooks was made for the guard."""
-    return _FOLDER_MADE in text
+def folders_made(text: str) -> int:
+    """Return how many folders were made for the guard."""
+    number = text.partition(_MADE)[2].partition("\n")[0]
+    return int(number) if number.isdecimal() and len(number) < _MANY else 0

@@ -224,40 +224,61 @@ def _opencode_plugin(spec: HarnessFile) -> str:
     events = json.dumps(spec.events)
     return f"""\
 // Written by `{OWN_MARK} {spec.name}`, taken away by the same with --remove.
-import {{ spawn }} from "node:child_process";
+import {{ spawn, spawnSync }} from "node:child_process";
 
-const RELAY = {command};
+const [PROGRAM, ...WORDS] = {command};
 const EVENTS = new Set({events});
+const open = new Map();
 
 // Only what says whose session it is: titles and messages stay here.
-const facts = (event, session) => ({{
-  type: event.type,
-  properties: {{
-    sessionID: event.properties?.sessionID ?? session.id,
-    info: {{
-      id: session.id,
-      parentID: session.parentID,
-      directory: session.directory,
-      agent: session.agent,
-      model: session.model,
+const facts = (type, id, session) =>
+  JSON.stringify({{
+    type,
+    properties: {{
+      sessionID: id,
+      info: {{
+        id,
+        parentID: session.parentID,
+        directory: session.directory,
+        agent: session.agent,
+        model: session.model,
+      }},
     }},
-  }},
-}});
+  }});
 
-const relay = (event, folder) =>
+const relay = (type, input, folder) =>
   new Promise((done) => {{
-    const session = event.properties?.info ?? {{}};
-    const [program, ...words] = [...RELAY, event.type];
-    const child = spawn(program, words, {{ cwd: folder, stdio: ["pipe", "ignore", "ignore"] }});
+    const options = {{ cwd: folder, stdio: ["pipe", "ignore", "ignore"] }};
+    const child = spawn(PROGRAM, [...WORDS, type], options);
     child.on("error", done);
     child.on("close", done);
     child.stdin.on("error", () => {{}});
-    child.stdin.end(JSON.stringify(facts(event, session)));
+    child.stdin.end(input);
   }});
+
+// OpenCode has no event for its own end: what is open then ends with it.
+process.on("exit", () => {{
+  for (const [id, {{ session, folder }}] of open) {{
+    const input = facts("session.deleted", id, session);
+    const options = {{ cwd: folder, input, timeout: 2000, stdio: ["pipe", "ignore", "ignore"] }};
+    spawnSync(PROGRAM, [...WORDS, "session.deleted"], options);
+  }}
+}});
 
 export const HeddleRegistry = async ({{ directory }}) => ({{
   event: async ({{ event }}) => {{
-    if (EVENTS.has(event.type)) await relay(event, directory);
+    if (!event.type.startsWith("session.") && !EVENTS.has(event.type)) return;
+    const session = event.properties?.info ?? {{}};
+    const id = event.properties?.sessionID ?? session.id;
+    if (!id) return;
+    if (!open.has(id) && event.type !== "session.deleted") {{
+      // Created, or continued: of that there is no event.
+      open.set(id, {{ session, folder: directory }});
+      await relay("session.created", facts("session.created", id, session), directory);
+    }}
+    if (!EVENTS.has(event.type) || event.type === "session.created") return;
+    if (event.type === "session.deleted") open.delete(id);
+    await relay(event.type, facts(event.type, id, session), directory);
   }},
   // A command sees its session's id no other way. No process is started for it.
   "shell.env": async (input, output) => {{

@@ -25,6 +25,7 @@ WHOLE_PAGES = (
     "how-to/recover-a-stuck-reservation.md",
     "how-to/read-only-checkout.md",
     "how-to/ci.md",
+    "how-to/guard-branches-with-git.md",
     "how-to/embed-the-core.md",
 )
 INSTALLED = "python3 -m venv .venv && .venv/bin/pip install -q ."
