@@ -98,10 +98,13 @@ def plugins_here(host: Host, settings: Settings | None = None) -> Plugins:
     from heddle_registry.plugins import load_plugins
 
     environ = host.environment()
-    cache = environ.get("XDG_CACHE_HOME") or os.path.join(host.home(), ".cache")
+    home = host.home()
+    cache = environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
+    kept = os.path.join(cache, "heddle-registry", "plugins.json")
     return load_plugins(
         environ,
-        cache_file=os.path.join(cache, "heddle-registry", "plugins.json"),
+        # A home that is not there is nobody's to make.
+        cache_file=kept if os.path.isdir(home) else None,
         pins=settings.plugins.pinned if settings is not None else None,
         disabled=settings.plugins.disabled if settings is not None else (),
         cwd=host.cwd(),

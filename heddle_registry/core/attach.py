@@ -106,7 +106,7 @@ def decide_attach(
 ) -> Decision[AttachDecision | IdTaken] | NeedFacts:
     """Find the asker's entry, fill it in, or write ``new_entry``.
 
-    :param new_entry: what a new entry would be, but for its place in the tree and its trace
+    :param new_entry: id, start and base of the entry that is made if none is found
     :param told: an earlier decision, whose reason stands where this one comes out the same
     """
     if new_entry.session_id in loaded.used_ids:
@@ -171,7 +171,20 @@ def _created(entry: AgentEntry, facts: AttachFacts, ruling: Ruling, loaded: Load
     if adopted is not None and parent_key in (None, adopted.native_parent_actor_key):
         # Whoever comes by an adopted entry is a child of the actor that adopted it.
         parent_key = adopted.native_actor_key or parent_key
-    new = attrs.evolve(entry, native_parent_actor_key=parent_key)
+    owner = facts.owner
+    new = attrs.evolve(
+        entry,
+        thread=facts.thread,
+        path=facts.path,
+        native_parent_actor_key=parent_key,
+        pid=owner.pid if owner is not None else None,
+        boot_id=(owner.boot_id or None) if owner is not None else None,
+        **{name: getattr(facts, name) for name in _FILLED},
+    ).extended(
+        owner=owner,
+        continues=facts.continues,
+        usage_sources=(facts.transcript,) if facts.transcript is not None else (),
+    )
     parent = entries_by_actor(loaded.entries.values()).get(parent_key) if parent_key else None
     if parent is None:
         return new

@@ -71,7 +71,13 @@ class Attacher(Transactions):
         check_thread(facts.thread)
         asked = ATTACH_RULES if rules is None else rules
         for _ in range(MAX_ID_TRIES):
-            new = self._new_entry(facts, base_state or UNKNOWN_BASE)
+            new = AgentEntry(
+                session_id=self._new_id(),
+                thread=facts.thread,
+                base_state=base_state or UNKNOWN_BASE,
+                started_at=self.host.now().at,
+                status=AgentStatus.ACTIVE,
+            )
             keys = _keys_for(facts, asked, new.session_id)
             known: Facts = {}
 
@@ -109,34 +115,6 @@ class Attacher(Transactions):
             if isinstance(answer, AttachDecision):
                 return answer
         raise no_free_id()
-
-    def _new_entry(self, facts: AttachFacts, base_state: str) -> AgentEntry:
-        owner = facts.owner
-        entry = AgentEntry(
-            session_id=self._new_id(),
-            client_instance_id=facts.client_instance_id,
-            native_actor_key=facts.native_actor_key,
-            native_instance_key=facts.native_instance_key,
-            heddle_session_id=facts.heddle_session_id,
-            thread=facts.thread,
-            pid=owner.pid if owner is not None else None,
-            boot_id=(owner.boot_id or None) if owner is not None else None,
-            path=facts.path,
-            base_state=base_state,
-            started_at=self.host.now().at,
-            provider=facts.provider,
-            model=facts.model,
-            harness=facts.harness,
-            thinking_level=facts.thinking_level,
-            probe_source=facts.probe_source,
-            probe_confidence=facts.probe_confidence,
-            status=AgentStatus.ACTIVE,
-        )
-        return entry.extended(
-            owner=owner,
-            continues=facts.continues,
-            usage_sources=(facts.transcript,) if facts.transcript is not None else (),
-        )
 
 
 def _keys_for(facts: AttachFacts, rules: Sequence[AttachRule], new_id: str) -> Keys:

@@ -63,16 +63,27 @@ def _head_state(folder: str) -> str:
 def find_asker(registry: AgentRegistry) -> AgentEntry | None:
     """Return the entry of the innermost native actor among this process's living ancestors.
 
-    Only processes count, never variables: sub-agents and multiplexers inherit those.
+    A process decides, never a variable alone: sub-agents and multiplexers inherit those. Where
+    several actors live in that process, its harness's plugin is asked which of them it is.
     """
-    return asker_among(registry, registry.host.ancestors())
+    actors = _actors_of_nearest(registry, registry.host.ancestors())
+    if len(actors) > 1:
+        named = _named_by_probe(registry, actors)
+        if named is not None:
+            return named
+    keys = {entry.native_actor_key for entry in actors}
+    roots = [e for e in actors if e.native_parent_actor_key not in keys]
+    # Nobody knows which of them asks: the session that the process began with answers for it.
+    return min(roots or actors, key=lambda entry: entry.started_at.sort_key, default=None)
 
 
-def asker_among(registry: AgentRegistry, ancestors: Sequence[ProcessInfo]) -> AgentEntry | None:
-    """Return the entry of the innermost native actor whose process is one of ``ancestors``."""
+def _actors_of_nearest(
+    registry: AgentRegistry, ancestors: Sequence[ProcessInfo]
+) -> Sequence[AgentEntry]:
+    """Return the entries with a native actor of the innermost process that has any."""
     pids = tuple(process.pid for process in ancestors)
     if not pids:
-        return None
+        return ()
     look = registry.look(Query(owner_pids=pids, active_only=True))
     candidates = [
         entry
@@ -87,11 +98,20 @@ def asker_among(registry: AgentRegistry, ancestors: Sequence[ProcessInfo]) -> Ag
             if entry.owner is not None and entry.owner.is_same_process(seen)
         ]
         if actors:
-            keys = {entry.native_actor_key for entry in actors}
-            roots = [e for e in actors if e.native_parent_actor_key not in keys]
-            # Several actors live in one process, and ancestry cannot tell which of them asks.
-            return min(roots or actors, key=lambda entry: entry.started_at.sort_key)
-    return None
+            return actors
+    return ()
+
+
+def _named_by_probe(registry: AgentRegistry, actors: Sequence[AgentEntry]) -> AgentEntry | None:
+    from heddle_registry.probe import probe_host
+    from heddle_registry.settings import load_settings
+    from heddle_registry.surroundings import plugins_here
+
+    settings = load_settings(getattr(registry.store, "heddle_dir", ""), registry.host.environment())
+    found = probe_host(registry.host, plugins_here(registry.host, settings))
+    by_key = {entry.native_actor_key: entry for entry in actors}
+    named = (by_key.get(link.native_actor_key) for link in reversed(found.chain))
+    return next((entry for entry in named if entry is not None), None)
 
 
 def script_terms(

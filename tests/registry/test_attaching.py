@@ -24,7 +24,7 @@ from heddle_registry.ports import Query
 from heddle_registry.registry import AgentRegistry, Terms
 from heddle_registry.registry.attaching import AttachWish, attach_situation, rules_in_force
 from heddle_registry.registry.rehearsal import rehearse
-from heddle_registry.registry.scripting import build_entry
+from heddle_registry.registry.scripting import build_entry, find_asker
 from heddle_registry.surroundings import Situation, recorded_situation
 from heddle_registry.testing.fake_host import FakeHost
 from tests.plugins import recordings
@@ -469,3 +469,18 @@ def test_a_dry_run_writes_nothing(scenery: Scenery) -> None:
     decision = scenery.attach(scenery.below(codex, environ=codex_env("t1")), dry_run=True)
     assert decision.created
     assert scenery.entries() == []
+
+
+def test_of_several_actors_in_one_process_the_probe_tells_which_one_asks(
+    scenery: Scenery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codex = scenery.host.spawn(["codex"], ppid=1)
+    root = scenery.attach(scenery.below(codex, environ=codex_env("root"))).entry
+    kid = scenery.attach(scenery.below(codex, environ=codex_env("kid", "root"))).entry
+    monkeypatch.setattr("heddle_registry.surroundings.plugins_here", lambda *_: PLUGINS)
+    for environ, asker in ((codex_env("kid", "root"), kid), (codex_env("root"), root), ({}, root)):
+        scenery.host.spawn(["bash"], ppid=codex, act_as=True, environment=environ)
+        assert find_asker(scenery.registry) == asker
+    # Leaked into a shell that no harness is above of, the same variables name nobody.
+    scenery.host.spawn(["bash"], ppid=1, act_as=True, environment=codex_env("kid", "root"))
+    assert find_asker(scenery.registry) is None
