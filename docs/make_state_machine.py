@@ -82,7 +82,7 @@ In every state and at every step it must hold that:
   and by the doors that ask for no token;
 * a fence or token that was released, lost, superseded, or whose owner died, is never accepted
   again by `renew`, `check` or a hand-over, and a good one always is by `renew` and `check`;
-* a refused request writes nothing, but for noting that a claim was lost.
+* a refused request writes nothing, but to record a loss or a death that it has just told.
 
 | what | how large | states | transitions |
 |---|---|---|---|
@@ -152,9 +152,10 @@ def claim_diagram() -> str:
     return "\n".join([*lines, "```"])
 
 
-def _claim_cell(step: ClaimStep | None) -> str:
+def _claim_cell(event: ClaimEvent, step: ClaimStep | None) -> str:
     if step is None:
-        return "refused"
+        # Time and death are no requests that anybody could refuse.
+        return "" if event in (ClaimEvent.TTL_PASSES, ClaimEvent.HOLDER_DIES) else "refused"
     parts = [step.to.value]
     if step.fence is Fence.RAISED:
         parts.append("fence + 1")
@@ -170,7 +171,7 @@ def claim_table() -> str:
         "|---|" + "---|" * len(ClaimEvent),
     ]
     for state in ClaimState:
-        cells = [_claim_cell(CLAIM_TRANSITIONS[state].get(event)) for event in ClaimEvent]
+        cells = [_claim_cell(event, CLAIM_TRANSITIONS[state].get(event)) for event in ClaimEvent]
         lines.append(f"| {state.value} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

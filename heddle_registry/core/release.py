@@ -17,9 +17,9 @@ from heddle_registry.core.lifecycle import EntryEvent, apply_event
 from heddle_registry.core.renew import (
     bearer_refusal,
     claim_of_session,
+    claim_refusal,
     entry_token_refusal,
     lost_claim_error,
-    mark_lost,
 )
 from heddle_registry.core.reserve import IdTaken, Reserved
 from heddle_registry.core.standing import Witness, stand
@@ -175,10 +175,10 @@ def decide_hand_over(
     if missing is not None:
         return missing
     if claim_step(standing.state, ClaimEvent.HAND_OVER) is None or entry is None:
-        if standing.state is ClaimState.EXPIRED:
+        if standing.state is ClaimState.EXPIRED and not standing.verdict.is_dead:
             why = "its TTL has passed; renew it first"
             return Decision(refusal=ClaimLost(claim.thread, why=why))
-        return Decision(refusal=lost_claim_error(standing), effects=mark_lost(standing, now))
+        return claim_refusal(standing, now)
     fence = claim.fence + 1
     new_entry = attrs.evolve(
         entry,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -11,9 +11,11 @@ from heddle_registry.core.claim import (
     Claim,
     ClaimEvent,
     ClaimState,
+    EndCause,
     claim_step,
     was_ended_by_us,
 )
+from heddle_registry.core.entry import SCHEMA
 from heddle_registry.core.lifecycle import EntryEvent, apply_event
 from heddle_registry.core.standing import Standing, Witness, stand, with_heartbeat
 from heddle_registry.core.token import token_matches
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from heddle_registry.core.entry import AgentEntry
     from heddle_registry.core.timestamp import Instant
-    from heddle_registry.core.transaction import Facts, Loaded
+    from heddle_registry.core.transaction import Effect, Facts, Loaded
 
 
 @attrs.frozen(kw_only=True)
@@ -122,6 +124,34 @@ def mark_lost(standing: Standing, now: Instant) -> tuple[PutClaim, ...]:
     return (PutClaim(attrs.evolve(standing.claim, holder=lost)),)
 
 
+def end_dead(standing: Standing, now: Instant) -> tuple[Effect, ...]:
+    """Return what ends the claim of a holder who was just seen dead; nothing where none was.
+
+    Its bearer is told so, and that must stay true: somebody who sees less, say from another pid
+    namespace, could renew it otherwise.
+    """
+    entry = standing.entry
+    if not standing.verdict.is_dead or entry is None or not entry.is_active:
+        return ()
+    if entry.extension is not None and entry.extension.schema > SCHEMA:
+        return ()
+    claim = standing.claim
+    reason = standing.verdict.evidence[0].detail if standing.verdict.evidence else ""
+    abandoned = apply_event(entry, EntryEvent.ABANDON, now.at).extended(fence=claim.fence)
+    ended = claim.ended(EndCause.DEAD, now.at, reason=reason)
+    return (PutEntry(abandoned), PutClaim(ended))
+
+
+def claim_refusal(standing: Standing, now: Instant) -> Decision[Any]:
+    """Return the refusal for a bearer whose claim is gone, with what keeps it gone."""
+    dead = end_dead(standing, now)
+    return Decision(
+        refusal=lost_claim_error(standing),
+        effects=dead or mark_lost(standing, now),
+        freed=(standing.claim.thread,) if dead else (),
+    )
+
+
 def decide_renew(
     session_id: str, token: str | None, loaded: Loaded, now: Instant, facts: Facts
 ) -> Decision[Renewed] | NeedFacts:
@@ -151,7 +181,7 @@ def decide_renew(
         or entry is None
         or holder is None
     ):
-        return Decision(refusal=lost_claim_error(standing), effects=mark_lost(standing, now))
+        return claim_refusal(standing, now)
     if standing.state is ClaimState.EXPIRED and folder is not None:
         why = f"its TTL had passed, and its folder now belongs to the claim on {folder!r}"
         return Decision(refusal=ClaimLost(claim.thread, why=why))

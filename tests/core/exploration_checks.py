@@ -63,13 +63,15 @@ class Decisions:
 
 
 def check_refusal(branch: Branch, decision: Decision) -> None:
+    """A refusal writes nothing but what it says: that the claim was lost, or its owner is dead."""
+    claim, holder = branch.claim, branch.holder
     for effect in decision.effects:
-        lost = (
-            isinstance(effect, PutClaim)
-            and branch.holder is not None
-            and branch.holder.file != "active"
-        ) or (isinstance(effect, PutClaim) and branch.claim.lost)
-        if not lost:
+        is_lost = holder is not None and (holder.file != "active" or claim.lost)
+        is_dead = holder is not None and claim.owner == DEAD
+        ends_the_dead = is_dead and (
+            isinstance(effect, PutEntry) and effect.entry.status is AgentStatus.ABANDONED
+        )
+        if not (isinstance(effect, PutClaim) and (is_lost or is_dead)) and not ends_the_dead:
             raise Broken(f"a refused request wrote {type(effect).__name__}")
 
 

@@ -41,7 +41,7 @@ from tests.core.exploration_records import (
     shape_of,
     token_hash,
 )
-from tests.core.exploration_shapes import Beside, Branch, Presence
+from tests.core.exploration_shapes import NOBODY, Beside, Branch, Presence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,6 +86,8 @@ class Steps:
             yield from self._reserves(branch, beside, agent, crossing=crossing)
             if branch.holder is not None and branch.holder.bearer == agent:
                 yield from self._renews(branch, beside, agent)
+        if branch.holder is not None and branch.holder.bearer == NOBODY:
+            yield from self._renews(branch, beside, NOBODY)
         if crossing:
             return
         if branch.holder is not None:
@@ -187,10 +189,12 @@ class Steps:
             accepted = decision.refusal is None
             if accepted and branch.holder.done:
                 raise Broken("a fence that is over was renewed")
-            return {"h": (agent, accepted, branch.holder.done)}
+            return {"h": (agent, accepted and agent != NOBODY, branch.holder.done)}
 
         yield from self._run(
-            f"agent {agent} renews" + ("" if beside is None else ", a claim beside"),
+            ("a child of its bearer" if agent == NOBODY else f"agent {agent}")
+            + " renews"
+            + ("" if beside is None else ", a claim beside"),
             branch,
             beside,
             Keys(sessions=("h",)),

@@ -17,7 +17,6 @@ from heddle_registry.core.transaction import Decision, Keys, Loaded, PutClaim, P
 from tests.core.exploration_records import (
     BRANCH,
     FACTS,
-    FENCE,
     NOW,
     make_entry,
     make_records,
@@ -153,6 +152,3 @@ def present(session_id: str, agent: int, **changes: Any) -> AgentEntry:
 
 def days_ago(days: float) -> Timestamp:
     return Timestamp.from_unix_ns(NOW.at.unix_ns - int(days * 86_400 * 10**9))
-
-
-__all__ = ["BRANCH", "FACTS", "FENCE", "NOW", "Situation"]

@@ -207,6 +207,13 @@ class Agents(RuleBasedStateMachine):
         if may:
             assert decision.answer.fence == grant.fence
             grant.renewed_s = self.awake_s
+        elif right:
+            self.told_of_its_death(grant)
+
+    def told_of_its_death(self, grant):
+        """Whoever bears the claim of a dead owner is told so, and that ends it."""
+        if self.holders.get(grant.branch) is grant and grant.pid in self.dead and not grant.lost:
+            del self.holders[grant.branch]
 
     @precondition(lambda self: self.grants)
     @rule(pick=st.integers(0, 9), right=st.booleans(), event=st.sampled_from(EntryEvent))
@@ -250,6 +257,8 @@ class Agents(RuleBasedStateMachine):
             self.granted(
                 request.new_id, branch, decision.answer.fence, pid, request.ttl_s, grant.path
             )
+        else:
+            self.told_of_its_death(grant)
 
     @rule(agent=AGENTS, branch=BRANCHES)
     def attach(self, agent, branch):

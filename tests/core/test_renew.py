@@ -5,15 +5,17 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from heddle_registry.core.claim import ClaimState
-from heddle_registry.core.lifecycle import EntryEvent
+from heddle_registry.core.claim import ClaimState, EndCause
+from heddle_registry.core.lifecycle import AgentStatus, EntryEvent
 from heddle_registry.core.renew import (
     claim_of_session,
+    decide_renew,
     entry_token_refusal,
     judge_fence,
     judge_token,
 )
 from heddle_registry.core.standing import Witness, stand
+from heddle_registry.core.transaction import UnknownFacts
 from heddle_registry.errors import ClaimLost, IllegalTransition, UnknownEntry
 from tests.core.exploration_records import (
     BRANCH,
@@ -114,6 +116,7 @@ def test_a_claim_whose_owner_died_is_renewed_by_nobody_even_after_its_ttl():
         situation.claims[BRANCH] = attrs.evolve(
             claim, holder=attrs.evolve(claim.holder, owner=owner_of(DEAD))
         )
+        assert not fence_answer(situation, FENCE).valid
         assert "dead" in situation.renew().refusal.why
         assert not fence_answer(situation, FENCE).valid
 
@@ -180,3 +183,23 @@ def test_a_token_can_be_judged_without_a_fence():
     situation.reserve(BOB, force_reason="x")
     assert "by force" in judge_token(situation.claim, TOKEN).why
     assert judge_token(situation.claim, "guess").why == "token refused"
+
+
+@pytest.mark.parametrize("state", [HELD, EXPIRED])
+@pytest.mark.parametrize("asks", ["renew", "hand_over"])
+def test_a_death_that_was_told_is_not_undone_by_an_observer_who_sees_less(state, asks):
+    situation = Situation(IN_STATE[state])
+    claim = situation.claim
+    situation.claims[BRANCH] = attrs.evolve(
+        claim, holder=attrs.evolve(claim.holder, owner=owner_of(DEAD))
+    )
+    decision = getattr(situation, asks)()
+    assert isinstance(decision.refusal, ClaimLost)
+    assert decision.freed == (BRANCH,)
+    assert situation.claim.past[0].cause is EndCause.DEAD
+    assert situation.status_of(HOLDER) is AgentStatus.ABANDONED
+    # From a container, say, where that pid proves nothing.
+    loaded = situation.load(sessions=(HOLDER,))
+    blind = decide_renew(HOLDER, TOKEN, loaded, NOW, UnknownFacts())
+    assert "found dead" in blind.refusal.why
+    assert blind.effects == ()
