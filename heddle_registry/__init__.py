@@ -5,9 +5,11 @@ Everything public is importable from here and loaded when it is first used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+# A literal, because importing `typing` costs more than a whole heartbeat.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from heddle_registry.core.claim import Claim, ClaimState
     from heddle_registry.core.entry import (
         ActorChainNode,

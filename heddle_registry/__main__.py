@@ -19,7 +19,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     ``--json`` on stdout.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    # A verb that the standard library alone can answer belongs here, before argparse is imported.
+    if words[:1] == ["heartbeat"]:
+        # Scripts run it every few seconds: the plain case does without argparse and all the rest.
+        from heddle_registry.beat import beat
+
+        status = beat(words[1:])
+        if status is not None:
+            return status
     from heddle_registry.cli.application import run_command
 
     return run_command(words)
