@@ -57,6 +57,7 @@ def _plan(args: argparse.Namespace) -> Plan:
         environ=os.environ,
         home=os.path.expanduser("~"),
         project_root=_project_root() if args.project else None,
+        registry=args.heddle_dir,
         remove=args.remove,
     )
 

@@ -100,20 +100,26 @@ BRANCHES
   branches=$suspects
 fi
 
+# The words of the git command that started us, one a line.
+caller() {
+  { tr '\0' '\n' <"/proc/$PPID/cmdline" || ps -o args= -p "$PPID" | tr ' ' '\n'; } 2>/dev/null
+}
+subcommand() {
+  read -r program
+  while read -r word; do
+    case $word in
+    -c | -C | --git-dir | --work-tree | --namespace | --config-env) read -r value ;;
+    -*) ;;
+    *)
+      echo "$word"
+      return
+      ;;
+    esac
+  done
+}
 # Packing rewrites refs and changes none; what it tells us looks like a deletion.
-subcommand=$(
-  { tr '\0' '\n' <"/proc/$PPID/cmdline" || ps -o args= -p "$PPID" | tr ' ' '\n'; } 2>/dev/null | {
-    read -r program
-    while read -r word; do
-      case $word in
-      -c | -C | --git-dir | --work-tree | --namespace | --config-env) read -r value ;;
-      -*) ;;
-      *) echo "$word" && break ;;
-      esac
-    done
-  }
-)
-case $subcommand in pack-refs | refs) exit 0 ;; esac
+command=$(caller | subcommand)
+case $command in pack-refs | refs) exit 0 ;; esac
 
 # 5 means refused.
 printf %s "$branches" | ask

@@ -152,19 +152,22 @@ def settings_path(
     return os.path.join(folder, *spec.file.split("/"))
 
 
-def wire(spec: HarnessFile, before: bytes | None, made_folders: int) -> bytes:
+def wire(
+    spec: HarnessFile, before: bytes | None, made_folders: int, registry: str | None = None
+) -> bytes:
     """Return the file with our hooks in it; ``before`` is the file now, None for none.
 
+    :param registry: the folder that the hooks are to use; else the one of the session's own folder
     :raises hook_files.UnfitSettings: the file is of another shape, or not ours to replace.
     """
     if spec.kind == "settings":
-        wanted = {event: _group(spec, event) for event in spec.events}
+        wanted = {event: _group(spec, event, registry) for event in spec.events}
         return hook_files.add_hooks(
             before, wanted, lambda command: is_relay_command(command, spec.name), made_folders
         )
     if before is not None and not is_own_file(spec, before):
         raise hook_files.UnfitSettings("it is not ours, and would be replaced")
-    text = _copilot_hooks(spec) if spec.kind == "hooks" else _opencode_plugin(spec)
+    text = (_copilot_hooks if spec.kind == "hooks" else _opencode_plugin)(spec, registry)
     data = text.encode()
     if before is not None:
         # As many line breaks at its end as folders were made for it, plus one.
@@ -196,21 +199,26 @@ def is_own_file(spec: HarnessFile, data: bytes) -> bool:
     return OWN_MARK in text.partition("\n")[0]
 
 
-def _group(spec: HarnessFile, event: str) -> dict[str, Any]:
+def _relay(spec: HarnessFile, registry: str | None, *event: str) -> tuple[str, ...]:
+    told = ("--heddle-dir", os.path.abspath(os.path.expanduser(registry))) if registry else ()
+    return command_line("", *told, "relay", spec.name, *event)
+
+
+def _group(spec: HarnessFile, event: str, registry: str | None) -> dict[str, Any]:
     handler: dict[str, Any] = {"type": "command"}
     if spec.named:
         handler["name"] = "heddle-registry"
-    handler["command"] = shell_text(command_line("", "relay", spec.name, event))
+    handler["command"] = shell_text(_relay(spec, registry, event))
     handler["timeout"] = _TIMEOUT_S * 1000 // spec.timeout_unit_ms
     return {"hooks": [handler]}
 
 
-def _copilot_hooks(spec: HarnessFile) -> str:
+def _copilot_hooks(spec: HarnessFile, registry: str | None) -> str:
     hooks = {
         event: [
             {
                 "type": "command",
-                "bash": shell_text(command_line("", "relay", spec.name, event)),
+                "bash": shell_text(_relay(spec, registry, event)),
                 "timeoutSec": _TIMEOUT_S,
             }
         ]
@@ -219,8 +227,8 @@ def _copilot_hooks(spec: HarnessFile) -> str:
     return json.dumps({"version": 1, "hooks": hooks}, indent=2, ensure_ascii=False)
 
 
-def _opencode_plugin(spec: HarnessFile) -> str:
-    command = json.dumps(command_line("", "relay", spec.name))
+def _opencode_plugin(spec: HarnessFile, registry: str | None) -> str:
+    command = json.dumps(_relay(spec, registry))
     events = json.dumps(spec.events)
     return f"""\
 // Written by `{OWN_MARK} {spec.name}`, taken away by the same with --remove.

@@ -41,11 +41,13 @@ def plan_harness(
     environ: Mapping[str, str],
     home: str,
     project_root: str | None = None,
+    registry: str | None = None,
     remove: bool = False,
 ) -> Plan:
     """Return what wires the harness ``name``, or takes it out again. Changes nothing.
 
     :param project_root: change the settings of this worktree instead of the user's
+    :param registry: the folder that the hooks use, wherever a session works; else its own
     :raises UsageError: nobody knows the harness, it has no hooks, or its settings are no such file.
     :raises StoreUnavailable: its settings cannot be read.
     """
@@ -55,12 +57,14 @@ def plan_harness(
     after, folders, mode = before, 0, 0o600
     try:
         if not remove:
-            after = wire(spec, before, missing_folders(path))
+            after = wire(spec, before, missing_folders(path), registry)
         elif before is not None:
             after, folders = unwire(spec, before)
     except UnfitSettings as error:
         raise UsageError(f"{path} was left as it is: {error}", "Mend or move it first") from None
     notes = [spec.note] if spec.note and not remove else []
+    if registry and project_root is None and not remove:
+        notes.append(f"sessions of every repository will be registered in {registry}")
     if project_root is not None and not remove:
         mode = 0o644
         if not path.endswith(".local.json"):

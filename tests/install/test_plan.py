@@ -71,3 +71,15 @@ def test_what_the_harness_itself_still_asks_for_is_told(tmp_path: Path) -> None:
     project = plan_harness("gemini", environ={}, home=str(tmp_path), project_root=str(tmp_path))
     assert "do not commit" in project.notes[0]
     json.loads(project.changes[0].after or b"")
+
+
+def test_a_registry_that_is_named_is_the_one_that_the_hooks_use(tmp_path: Path) -> None:
+    for name in HARNESS_FILES:
+        plan = plan_harness(name, environ={}, home=str(tmp_path), registry="/shared/it")
+        assert b"/shared/it" in (plan.changes[0].after or b"")
+        assert any("/shared/it" in note for note in plan.notes)
+        apply(plan.changes)
+        without = plan_harness(name, environ={}, home=str(tmp_path))
+        assert b"/shared/it" not in (without.changes[0].after or b"")
+        apply(plan_harness(name, environ={}, home=str(tmp_path), remove=True).changes)
+    assert tree(tmp_path) == {}
