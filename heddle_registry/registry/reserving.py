@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
 
 from heddle_registry.core.entry import check_entry
-from heddle_registry.core.lifecycle import AgentStatus
+from heddle_registry.core.lifecycle import AgentStatus, EntryEvent
 from heddle_registry.core.limits import (
     DEFAULT_TTL_S,
     MAX_ID_TRIES,
@@ -15,6 +16,7 @@ from heddle_registry.core.limits import (
     check_thread,
     check_ttl,
 )
+from heddle_registry.core.release import Bearer, decide_release
 from heddle_registry.core.reserve import (
     IdTaken,
     LiveOwner,
@@ -25,7 +27,7 @@ from heddle_registry.core.reserve import (
 )
 from heddle_registry.core.token import SALT_BYTES, TOKEN_BYTES, hash_token
 from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, NeedFacts
-from heddle_registry.errors import Held, UsageError
+from heddle_registry.errors import Held, OutcomeUnknown, RegistryError, UsageError
 from heddle_registry.registry.entries import EntryDoors, no_free_id, normalised
 from heddle_registry.registry.looking import canonical_folder
 
@@ -162,7 +164,9 @@ class ReserveDoors(EntryDoors):
                 request = attrs.evolve(request, liveness=liveness.file)
             try:
                 answer = self._transact(keys, _reserving(request), facts)
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, OutcomeUnknown) or not isinstance(error, Exception):
+                    self._give_back(entry.session_id, token)
                 if liveness is not None:
                     liveness.discard()
                 raise
@@ -177,6 +181,17 @@ class ReserveDoors(EntryDoors):
             if isinstance(answer, LiveOwner):
                 return answer, None
         raise no_free_id()
+
+    def _give_back(self, session_id: str, token: str) -> None:
+        # The claim may stand, and its token was shown to nobody: as long as this process lives,
+        # nobody could use the branch or free it.
+        with suppress(RegistryError):
+            self._transact(
+                Keys(sessions=(session_id,)),
+                lambda loaded, now, _facts: decide_release(
+                    session_id, EntryEvent.ABANDON, Bearer(token=token), loaded, now
+                ),
+            )
 
     def _built(self, thread: str, build: Callable[[str], AgentEntry]) -> AgentEntry:
         entry = normalised(build(self._new_id()))

@@ -17,7 +17,6 @@ from heddle_registry import (
     ClaimLost,
     LiveOwner,
     OutcomeUnknown,
-    Reserved,
     StoreUnavailable,
 )
 from heddle_registry.explain import why_branch
@@ -287,24 +286,29 @@ def test_where_even_the_way_back_is_refused_nobody_is_told_that_nothing_was_chan
     assert why_branch(_seen_by_a_newcomer(world).registry, "main").state in ("free", "held")
 
 
-def test_a_folder_that_cannot_be_synced_is_an_unknown_outcome_and_the_claim_stands(
-    world: World, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", ["a folder that cannot be synced", "an interrupt"])
+def test_a_reserve_that_cannot_tell_its_token_gives_the_branch_back(
+    world: World, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.reserve("other")
-    real_fsync = os.fsync
+    real_fsync, faults = os.fsync, []
 
     def fsync(fd: int) -> None:
         if os.path.isdir(f"/proc/self/fd/{fd}") and "claims" in os.readlink(f"/proc/self/fd/{fd}"):
-            raise OSError(errno.EIO, "Input/output error")
+            if fault != "an interrupt":
+                raise OSError(errno.EIO, "Input/output error")
+            if not faults:
+                faults.append(fault)
+                raise KeyboardInterrupt
         real_fsync(fd)
 
     if not os.path.exists("/proc/self/fd"):
         pytest.skip("no /proc/self/fd to tell descriptors by")
     monkeypatch.setattr(os, "fsync", fsync)
     pid = world.host.spawn(["agent"])
-    with pytest.raises(OutcomeUnknown, match="before you try again"):
+    expected = KeyboardInterrupt if fault == "an interrupt" else OutcomeUnknown
+    with pytest.raises(expected):
         world.try_reserve(pid=pid)
     monkeypatch.undo()
-    assert isinstance(world.try_reserve(), LiveOwner | Reserved)
-    story = why_branch(world.registry, "main")
-    assert story.state == "held"
+    assert why_branch(world.registry, "main").state == "free"
+    assert world.reserve().fence == 2, "the first one was visible for a moment"
