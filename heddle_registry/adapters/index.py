@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from heddle_registry.adapters.index_rows import entry_from_row
+from heddle_registry.adapters.index_rows import FIELD_COLUMNS, entry_from_row
 from heddle_registry.adapters.index_tables import (
     AT_FIELDS,
     PUT_ENTRY,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from heddle_registry.core.entry import AgentEntry
 
 _MOST_KEPT: Final = 32
+_AT_THREAD: Final = FIELD_COLUMNS.index("thread")
 _SETTLED_AT_ONCE: Final = 8
 _NO_RECORD: Final = "is_record = 0"
 Stamps = tuple[int, int]
@@ -67,6 +69,12 @@ class EntryRow:
         self.name: str = values[0]
         self.stamp: Stamp = tuple(values[1:5])
         self._values = values
+
+    @property
+    def thread(self) -> str | None:
+        """The entry's thread, as the row knows it."""
+        thread: str | None = self._values[AT_FIELDS + _AT_THREAD]
+        return thread
 
     @property
     def is_plain(self) -> bool:
@@ -159,10 +167,13 @@ class Index:
         if self.is_off:
             return None
         try:
-            state = os.stat(self._layout.index)
+            state = os.lstat(self._layout.index)
         except OSError:
             self._drop()
             return None
+        if not stat.S_ISREG(state.st_mode):
+            self._drop()
+            return None  # a link to somebody's own database is not ours to change
         opened = (os.getpid(), state.st_dev, state.st_ino)
         if self._connection is not None and self._opened == opened:
             return self._connection
