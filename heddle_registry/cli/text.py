@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NS_PER_S = 1_000_000_000
+_MOST_STYLED = 100
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 _UNITS = ((2 * _DAY_S, _DAY_S, "days"), (2 * _HOUR_S, _HOUR_S, "h"), (_MINUTE_S, _MINUTE_S, "min"))
 
@@ -69,8 +70,12 @@ def wants_colour() -> bool:
 def print_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str] = ()
 ) -> None:
-    """Print rows of cleaned cells under a header; ``styles`` has one for each row."""
-    if not wants_colour():
+    """Print rows of cleaned cells under a header; ``styles`` has one for each row.
+
+    Folding and colours are for what a person can take in at once: they cost half a millisecond a
+    row, so a longer table is plain.
+    """
+    if not wants_colour() or len(rows) > _MOST_STYLED:
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
         for row in (header, *rows):
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
