@@ -65,8 +65,8 @@ from the clock, the holder's entry and the verdict on its process.
 ## Explored to the end
 
 `tests/core/exploration.py` walks every reachable state, by breadth first, and runs the real
-decisions at each step. The steps are: reserve (by owner, TTL, or both; with or without a folder; as
-one that continues an ended entry), force, renew, release as complete, merged or abandoned, hand
+decisions at each step. The steps are: reserve (by owner or TTL; with or without a folder; as one
+that continues an ended entry), force, renew, release as complete, merged or abandoned, hand
 over to a process or to a TTL, attach, the doors that ask for no token (`update_status`, `delete`),
 `gc` and `gc --expired`, pruning, death of an agent, a TTL that passes, a week that passes, and a
 program that knows no claims: it rewrites, ends or removes any entry. Every operation may also end
@@ -92,9 +92,9 @@ In every state and at every step it must hold that:
 Both run to the end, in every test run, and must reproduce these numbers. States that differ only by
 the names of agents, branches or folders count once.
 
-**One branch** has everything: every kind of claim, presences, the debris of crashes, strangers.
-Beside it stands another branch in any reachable shape that names the same folder. A step asks of
-such a neighbour only how it stands (free, held, expired, lost), and every pair of branches, however
+**One branch** has everything: claims by owner and by TTL, presences, the debris of crashes, and
+strangers. Beside it stands another branch in any reachable shape that names the same folder. A step
+asks of such a neighbour only how it stands (free, held, expired, lost), and every pair of branches, however
 its two histories are interleaved, consists of two of these shapes; that no step of either may lead
 to two writers in one folder is checked for each pair of shapes. So this walk covers all states of
 three agents, two branches and two worktrees, and some that cannot be reached.
@@ -105,9 +105,10 @@ two branches, two folders, claims by owner, no presences, and no orphans of a cr
 What is bounded: of the entries that lie beside a holder's, one (two in the nightly run) is added by
 attaching or a crash before somebody tidies up, and of those one is the orphan of a crash. Time is
 not bounded: a TTL is running or over, an ended entry kept or stale. Fences are not bounded either:
-a state knows which are below, equal to or above the claim's. The nightly run also takes the product
-with both kinds of claims and with claims that name no folder. All observers are on one host and see
-the truth; what they may conclude from less is the subject of the evidence table.
+a state knows which are below, equal to or above the claim's. The nightly run adds claims that have
+an owner and a TTL at once, and the product with claims by TTL and claims that name no folder. All
+observers are on one host and see the truth; what they may conclude from less is the subject of the
+evidence table.
 
 The walk is itself tested: for each promise a bug is planted, from a reused fence to a claim that is
 written in two steps, and must be found, with the path that leads to it.

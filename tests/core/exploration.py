@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from heddle_registry.core.claim import ClaimState
     from tests.core.exploration_steps import Steps
 
-CI_WALK = {"agents": 3, "max_beside": 1}
+CI_WALK = {"agents": 3, "modes": ("owner", "ttl"), "max_beside": 1}
 NIGHTLY_WALK = {"agents": 3, "max_beside": 2}
 CI_PAIRS = {"agents": 3, "paths": (1, 2), "modes": ("owner",), "max_orphans": 0, "max_beside": 0}
 NIGHTLY_PAIRS = {
