@@ -94,10 +94,10 @@ the names of agents, branches or folders count once.
 
 **One branch** has everything: claims by owner and by TTL, presences, the debris of crashes, and
 strangers. Beside it stands another branch in any reachable shape that names the same folder. A step
-asks of such a neighbour only how it stands (free, held, expired, lost), and every pair of branches, however
-its two histories are interleaved, consists of two of these shapes; that no step of either may lead
-to two writers in one folder is checked for each pair of shapes. So this walk covers all states of
-three agents, two branches and two worktrees, and some that cannot be reached.
+asks of such a neighbour only how it stands (free, held, expired, lost), and every pair of branches,
+however its two histories are interleaved, consists of two of these shapes; that no step of either
+may lead to two writers in one folder is checked for each pair of shapes. So this walk covers all
+states of three agents, two branches and two worktrees, and some that cannot be reached.
 
 **Two branches** is the product itself, so that nothing rests on that argument alone: three agents,
 two branches, two folders, claims by owner, no presences, and no orphans of a crash.
