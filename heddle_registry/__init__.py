@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from heddle_registry.core.attach import AttachDecision, AttachFacts, AttachRule
     from heddle_registry.core.claim import Claim, ClaimState
     from heddle_registry.core.entry import (
         ActorChainNode,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from heddle_registry.registry.reservation import HeldClaim
 
 _HOMES = {
+    "heddle_registry.core.attach": ("AttachDecision", "AttachFacts", "AttachRule"),
     "heddle_registry.core.claim": ("Claim", "ClaimState"),
     "heddle_registry.core.entry": (
         "ActorChainNode",
@@ -95,6 +97,9 @@ __all__ = [
     "AgentRegistry",
     "AgentStatus",
     "AgentUsageSummary",
+    "AttachDecision",
+    "AttachFacts",
+    "AttachRule",
     "BranchStory",
     "Claim",
     "ClaimLost",
