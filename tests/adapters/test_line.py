@@ -138,7 +138,7 @@ def test_a_wait_ends_when_its_subject_has_died_or_lets_its_lock_go(
     place.wait(0.01, Subject(session_id="agent-c", owner=Owner(pid=-5)))
     place.wait(0.01, attrs.evolve(locked, session_id="agent-that-has-no-file"))
     place.leave()
-    assert not [fd for fd in _open_descriptors() if "wait" in fd]
+    assert not [path for path in _open_descriptors() if path.startswith(layout.root)]
 
 
 def _open_descriptors() -> list[str]:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KILLS = 1_000
-WRITERS = 3
+WRITERS = 4
+AT_ONCE = 2
 THREADS = ("one", "two")
 
 pytestmark = [
@@ -153,12 +154,14 @@ def test_killed_writers_damage_nothing_and_lose_nothing(tmp_path: Path) -> None:
     try:
         for _ in range(WRITERS):
             writers.start()
-        for number in range(KILLS):
-            time.sleep(choices.random() * 0.015)
-            writers.kill(choices.randrange(WRITERS))
+        for number in range(KILLS // AT_ONCE):
+            time.sleep(choices.random() * 0.02)
+            for left in range(WRITERS, WRITERS - AT_ONCE, -1):
+                writers.kill(choices.randrange(left))
             writers.hear()
-            writers.start()
-            if number % 200 == 100:
+            for _ in range(AT_ONCE):
+                writers.start()
+            if number % 100 == 50:
                 registry = AgentRegistry(heddle_dir, lock_timeout_s=60)
                 assert registry.look().problems == ()
     finally:
