@@ -13,17 +13,18 @@ import stat
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
 from heddle_registry.adapters.position import Position, look, samples_digest
+from heddle_registry.core.records import attrs
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable, Iterator
 
 BLOCK_BYTES: Final = 1 << 18
 MAX_LINE_BYTES: Final = 16 << 20
 """A longer line is skipped with a fault: it would cost several times its size in memory."""
 MAX_GLUED_STARTS: Final = 64
+_NEWLINE: Final = 10
 
 
 @attrs.frozen(kw_only=True)
@@ -132,6 +133,36 @@ class TranscriptSource:
                 self.line_at, self.line_bytes = base + start, end - start
                 yield bytes(view[start:end])
             view.release()  # or the buffer could not grow
+
+    def lines_by_head(self, head: re.Pattern[bytes]) -> Iterator[tuple[int, bytes]]:
+        """Yield ``(group, line)`` for each new, complete line that may matter by its beginning.
+
+        For files of which most lines need no parsing. ``head`` describes how every line begins,
+        with a group around each beginning that matters: ``group`` is the number of the one that
+        matched, and lines whose head matched without a group are left out. Where a line begins
+        otherwise, or a second head is inside of one (a torn write), all lines near it come with
+        group 0. The last line may lack its end, as for `objects`.
+        """
+        for block, limit, base in self._blocks(tail=True):
+            found = list(head.finditer(block, 0, limit))
+            starts = [match.start() for match in found]
+            lines = block.count(b"\n", 0, limit) + (block[limit - 1] != _NEWLINE)
+            if (
+                len(starts) != lines
+                or starts[0]
+                or any(block[at - 1] != _NEWLINE for at in starts[1:])
+            ):
+                for start, end in _hits(block, limit, ()):
+                    self.line_at, self.line_bytes = base + start, end - start
+                    yield 0, bytes(block[start:end])
+                continue
+            starts.append(limit + (block[limit - 1] != _NEWLINE))
+            for place, match in enumerate(found):
+                group = match.lastindex
+                if group is not None:
+                    start, end = starts[place], starts[place + 1] - 1
+                    self.line_at, self.line_bytes = base + start, end - start
+                    yield group, bytes(block[start:end])
 
     def objects(self, line: bytes) -> Iterator[dict[str, Any]]:
         """Yield the JSON objects of the line that `lines` yielded last; mostly one."""

@@ -113,8 +113,12 @@ class RecordTable:
                 fresh[row[0]] = self._joined(row, fresh[row[0]], rank)
             self._db.executemany(f"INSERT OR REPLACE INTO record VALUES ({_MARKS})", fresh.values())
         self._db.execute("RELEASE rows")
+        by_key: dict[tuple[int, int, int], list[Row]] = {}
         for row in fresh.values():
-            self._add(row, 1)
+            by_key.setdefault(row[2:5], []).append(row[_SUMS_AT:])
+        for key, rows in by_key.items():
+            if not key[2] & _REPLAYED:
+                self._move(key, map(sum, zip(*rows, strict=True)))
 
     def forget(self, source: int, *, document: bool) -> list[int]:
         """Drop all that a source gave. Return the sources to read again.
@@ -147,8 +151,10 @@ class RecordTable:
         return family[1:]
 
     def _row(self, number: int, source: int, record: UsageRecord, actor: int, kind: int) -> Row:
-        _, fresh, creation, cached, output, reasoning, tools, *rest = record
-        cost, _, at, _, lower_bound, replayed, weight, hour, requests = rest
+        (
+            _, fresh, creation, cached, output, reasoning, tools, cost, model, at, _, lower_bound,
+            replayed, weight, hour, requests,
+        ) = record  # fmt: skip
         whole = fresh + creation + cached
         flags = kind | _LONG if whole > LONG_CONTEXT_TOKENS else kind
         if cost is None:
@@ -165,9 +171,9 @@ class RecordTable:
             flags |= _LOWER
         if replayed:
             flags |= _REPLAYED
-        name = self._names.get(record.model)
+        name = self._names.get(model)
         if name is None:
-            name = self._name(record.model)
+            name = self._name(model)
         return (
             number,
             source,
@@ -243,22 +249,12 @@ class RecordTable:
         return self._ranks[source]
 
     def _add(self, row: Row, sign: int) -> None:
-        if row[4] & _REPLAYED:
-            return
-        key = (row[2], row[3], row[4])
+        if not row[4] & _REPLAYED:
+            self._move((row[2], row[3], row[4]), (sign * number for number in row[_SUMS_AT:]))
+
+    def _move(self, key: tuple[int, int, int], by: Iterable[int]) -> None:
         sums = self._part.get(key)
-        if sums is None:
-            sums = self._part[key] = [0] * _SUM_COUNT
-        # Written out: this runs for every record.
-        sums[0] += sign * row[7]
-        sums[1] += sign * row[8]
-        sums[2] += sign * row[9]
-        sums[3] += sign * row[10]
-        sums[4] += sign * row[11]
-        sums[5] += sign * row[12]
-        sums[6] += sign * row[13]
-        sums[7] += sign * row[14]
-        sums[8] += sign * row[15]
+        self._part[key] = [*by] if sums is None else [*map(add, sums, by)]
 
     def keep_sums(self) -> None:
         """Add what the current part of the transaction moved to what is to be written."""

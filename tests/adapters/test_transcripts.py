@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -162,3 +163,30 @@ def test_the_standard_parser_reads_the_same_where_orjson_is_missing(
     path.write_bytes(LINES + b'{"usage": 1}{"usage": 2}\n{"usage": 3}')
     monkeypatch.setattr(transcripts, "json_parser", lambda: transcripts.standard_parser)
     assert read(path)[0] == [*RECORDS, {"usage": 1}, {"usage": 2}, {"usage": 3}]
+
+
+HEAD = re.compile(rb'\{"kind":"(?:(a)"|(b)"|\w+")')
+
+
+def headed(path: Path) -> list[tuple[int, bytes]]:
+    return list(TranscriptSource("acme", str(path)).lines_by_head(HEAD))
+
+
+def test_lines_are_chosen_by_how_they_begin_and_odd_ones_are_never_lost(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    regular = b'{"kind":"a","n":1}\n{"kind":"c"}\n{"kind":"b"}\n{"kind":"a"}'
+    path.write_bytes(regular)
+    assert headed(path) == [(1, b'{"kind":"a","n":1}'), (2, b'{"kind":"b"}'), (1, b'{"kind":"a"}')]
+    path.write_bytes(regular + b"\n")
+    assert [group for group, _ in headed(path)] == [1, 2, 1]
+    # Another style, a torn write with a record glued to it, an empty line: all lines are given.
+    for odd in (
+        b'{ "kind": "a"}\n' + regular + b"\n",
+        regular + b'\n{"kind":"c","text":"to{"kind":"b"}\n',
+        regular + b'\n{"ki{"kind":"b"}\n{"other":1}\n',
+        regular + b'\n\n{"kind":"c"}\n',
+    ):
+        path.write_bytes(odd)
+        assert headed(path) == [(0, line) for line in odd.split(b"\n") if line]
+    path.write_bytes(b"")
+    assert headed(path) == []

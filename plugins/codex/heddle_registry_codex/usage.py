@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 BURST_S: Final = 1.0
 """A copied history is written in one go: its totals follow each other faster than any call."""
 _HEAD: Final = re.compile(
-    rb'\{"timestamp":"[^"\\]*",(?:"ordinal":\d+,)?"type":"(\w+)","payload":\{(?:"type":"(\w+)")?'
+    rb'\{"timestamp":"[^"\\]*",(?:"ordinal":\d+,)?"type":"'
+    rb'(?:response_item","payload":\{"type":"(?:(\w+_call)"|\w+")'
+    rb'|event_msg","payload":\{"type":"(?:(token_count)"|\w+")'
+    rb'|(turn_context)","payload":\{|(session_meta|token_usage_record)","payload":\{'
+    rb'|(?!response_item|event_msg)\w+","payload":\{)'
 )
 """How Codex itself begins a line: of most lines this tells that they matter not."""
+_ODD, _CALL, _COUNT, _CONTEXT = range(4)
 _THREAD: Final = re.compile(r"rollout-.*-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl$")
-_NEXT: Final = b'{"timestamp":"'
-"""Another record glued to the line; inside a string its quotes would be escaped."""
-_WANTED: Final = frozenset({b"session_meta", b"turn_context", b"token_usage_record"})
+_TOTAL: Final = b'"total_token_usage":{'
+_LAST: Final = b'"last_token_usage":{'
 _NEEDLES: Final = (
     b'"token_count"',
     b'"token_usage_record"',
@@ -47,42 +51,39 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord | UsageCounter]:
     calls: dict[str, int] = memory.setdefault("calls", {})
     before = dict(calls)
     last_total: Any = None
-    for raw in source.lines(of_objects=True):
-        if _matters_not(raw, calls, memory):
+    for line in _that_matter(source, calls):
+        payload, name = line.get("payload"), line.get("type")
+        if name == "turn.completed":
+            yield from _reading(source, line, line.get("usage"), None)
+        elif name == "thread.started":  # `codex exec --json`
+            memory["thread"] = line.get("thread_id")
+            source.declare(f"thread:{memory['thread']}")
+        elif not isinstance(payload, dict):
             continue
-        for line in source.objects(raw):
-            payload, name = line.get("payload"), line.get("type")
-            if name == "turn.completed":
-                yield from _reading(source, line, line.get("usage"), None)
-            elif name == "thread.started":  # `codex exec --json`
-                memory["thread"] = line.get("thread_id")
-                source.declare(f"thread:{memory['thread']}")
-            elif not isinstance(payload, dict):
+        elif name == "event_msg":
+            info = payload.get("info")
+            if not isinstance(info, dict):
                 continue
-            elif name == "event_msg":
-                info = payload.get("info")
-                if not isinstance(info, dict):
-                    continue
-                total = info.get("total_token_usage")
-                if total is not None and (total != last_total or _linked(memory)):
-                    last_total = total
-                    yield from _reading(source, line, total, info.get("last_token_usage"))
-            elif name == "token_usage_record":
-                last_total = payload.get("thread_token_usage")
-                foreign = payload.get("thread_id") not in (None, memory.get("thread"))
-                for reading in _reading(source, line, last_total, payload.get("usage")):
-                    yield reading._replace(
-                        id=text(payload.get("response_id")), replayed=reading.replayed or foreign
-                    )
-            elif name == "response_item":
-                is_call = str(payload.get("type", "")).endswith("_call")
-                if is_call and not _copied_item(memory, instant_s(line.get("timestamp"))):
-                    _count(calls, memory)
-            elif name == "turn_context":
-                memory["model"] = text(payload.get("model")) or memory.get("model")
-            elif name == "session_meta":
-                _meta(source, payload, line)
-                last_total = None
+            total = info.get("total_token_usage")
+            if total is not None and (total != last_total or _linked(memory)):
+                last_total = total
+                yield from _reading(source, line, total, info.get("last_token_usage"))
+        elif name == "token_usage_record":
+            last_total = payload.get("thread_token_usage")
+            foreign = payload.get("thread_id") not in (None, memory.get("thread"))
+            for reading in _reading(source, line, last_total, payload.get("usage")):
+                yield reading._replace(
+                    id=text(payload.get("response_id")), replayed=reading.replayed or foreign
+                )
+        elif name == "response_item":
+            is_call = str(payload.get("type", "")).endswith("_call")
+            if is_call and not _copied_item(memory, instant_s(line.get("timestamp"))):
+                _count(calls, memory)
+        elif name == "turn_context":
+            memory["model"] = text(payload.get("model")) or memory.get("model")
+        elif name == "session_meta":
+            _meta(source, payload, line)
+            last_total = None
     for model, called in calls.items():
         if called != before.get(model):
             # How many there are by now: in a longer copy of the file there are more, never other.
@@ -90,23 +91,34 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord | UsageCounter]:
             yield UsageRecord(key, tool_calls=called, requests=0, model=model or None)
 
 
-def _matters_not(raw: bytes, calls: dict[str, int], memory: dict[str, Any]) -> bool:
-    """Tell of most lines by their beginning that they need no parsing; count tool calls so."""
-    head = _HEAD.match(raw)
-    if head is None:
-        return not any(needle in raw for needle in _NEEDLES)
-    if raw.find(_NEXT, 1) >= 0:
-        return False
-    kind, detail = head.groups()
-    if kind == b"response_item":
-        if detail is None or (detail.endswith(b"_call") and _linked(memory)):
-            return False
-        if detail.endswith(b"_call"):
-            _count(calls, memory)
-        return True
-    if kind == b"event_msg":
-        return detail is not None and detail != b"token_count"
-    return kind not in _WANTED
+def _that_matter(source: TranscriptSource, calls: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """Yield the objects that must be looked into; tool calls are counted by their heads."""
+    memory, last_total = source.memory, b""
+    for kind, raw in source.lines_by_head(_HEAD):
+        if kind == _CALL:
+            if not _linked(memory):
+                _count(calls, memory)
+                continue
+        elif kind == _CONTEXT and _same_model(raw, memory):
+            continue
+        elif kind == _COUNT:
+            # Half of the totals are written twice, in the very same letters.
+            at, end = raw.find(_TOTAL), raw.find(_LAST)
+            if 0 < at < end:
+                if raw[at:end] == last_total and not _linked(memory):
+                    continue
+                last_total = raw[at:end]
+        else:
+            last_total = b""
+            if kind == _ODD and not any(needle in raw for needle in _NEEDLES):
+                continue
+        yield from source.objects(raw)
+
+
+def _same_model(raw: bytes, memory: dict[str, Any]) -> bool:
+    """Tell whether a turn's context names the model that is known, wherever it names one."""
+    model, named = memory.get("model"), raw.count(b'"model":"')
+    return bool(model and named) and named == raw.count(f'"model":"{model}"'.encode())
 
 
 def _linked(memory: dict[str, Any]) -> bool:
