@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -238,7 +239,7 @@ def test_a_source_needs_no_registry_and_leaves_nothing_where_one_could_be(
     keys = {row["native_actor_key"] for row in answer["rows"] if row["harness"] == "codex"}
     assert keys == {actor["key"] for actor in RUNS["codex"]["actors"]}
     assert list(elsewhere.iterdir()) == []
-    assert "no .heddle" in usage("usage", status=2).err or True
+    assert usage.json("usage", status=2)["error"]["code"] == "usage"
 
 
 def test_a_source_that_cannot_be_read_costs_itself_alone(usage: Heddle, tmp_path: Path) -> None:
@@ -306,8 +307,24 @@ def test_people_see_bars_and_costs_that_say_how_sure_they_are(
 
 
 def test_looking_makes_no_registry_and_a_read_only_one_is_no_obstacle(
-    usage: Heddle, tmp_path: Path
+    usage: Heddle, family: dict[str, Any]
 ) -> None:
-    usage("usage")
-    assert not usage.folder.exists()
-    del tmp_path
+    elsewhere = usage.folder.parent / "empty"
+    assert usage.json("usage", "--heddle-dir", elsewhere)["rows"] == []
+    assert not elsewhere.exists()
+    usage.folder.chmod(0o500)
+    usage.agents.chmod(0o500)
+    try:
+        rows = by_key(usage.json("usage")["rows"])
+    finally:
+        usage.folder.chmod(0o700)
+        usage.agents.chmod(0o700)
+    parent = rows[family["parent"]["key"]]
+    assert parent["output_tokens"] == family["parent"]["recorded"]["output"]
+
+
+def test_a_lock_that_another_keeps_delays_no_answer(usage: Heddle, family: dict[str, Any]) -> None:
+    del family
+    with (usage.agents / ".lock").open("rb+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert len(usage.json("usage", "--lock-timeout", "0.1")["rows"]) == 3
