@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import attrs
-
+from heddle_registry.core.records import attrs
 from heddle_registry.core.spending import ActorSpending, Spending, recorded, unknown_of
 from heddle_registry.core.usage import sum_totals
 

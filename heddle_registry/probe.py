@@ -11,8 +11,6 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
 from heddle_registry.core.chain import Layer, locate
 from heddle_registry.core.harness import (
     CANDIDATE,
@@ -24,6 +22,7 @@ from heddle_registry.core.harness import (
     native_id,
 )
 from heddle_registry.core.identity import Identity, Probe
+from heddle_registry.core.records import attrs
 from heddle_registry.errors import UsageError
 from heddle_registry.home_files import HomeFiles
 
@@ -86,7 +85,9 @@ class ProbeResult:
 
 
 def _link_json(link: Link) -> dict[str, Any]:
-    said = attrs.asdict(link, filter=lambda field, _: field.name != "process")
+    from attrs import asdict
+
+    said = asdict(link, filter=lambda field, _: field.name != "process")
     return {**said, "evidence": list(link.evidence)}
 
 

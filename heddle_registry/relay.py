@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
+from heddle_registry.core.records import attrs
 from heddle_registry.errors import IllegalTransition, RegistryError, UnknownEntry
 
 if TYPE_CHECKING:

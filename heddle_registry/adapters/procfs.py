@@ -130,13 +130,6 @@ class Procfs:
             return None
         return stat.start_ticks
 
-    def running_since(self, pid: int) -> int | None:
-        """Return when the running process ``pid`` started, in ticks; None where none is seen."""
-        stat = _read_stat(pid) if 0 < pid <= _MAX_PID and _shows_own_pids() else None
-        if stat is None or stat.has_ended or _is_thread(pid, stat):
-            return None
-        return stat.start_ticks
-
     def read(self, pid: int) -> ProcessInfo | None:
         """Return the living process ``pid``; None where none is to be seen.
 

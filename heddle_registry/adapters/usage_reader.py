@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final, Protocol
 
-import attrs
-
 from heddle_registry.adapters.position import Position, continues, look
 from heddle_registry.adapters.transcripts import (
     BLOCK_BYTES,
@@ -14,6 +12,7 @@ from heddle_registry.adapters.transcripts import (
     SourceFault,
     TranscriptSource,
 )
+from heddle_registry.core.records import attrs
 from heddle_registry.core.usage import (
     UsageCounter,
     UsageRecord,

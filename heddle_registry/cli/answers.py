@@ -26,9 +26,9 @@ def entry_json(entry: AgentEntry) -> dict[str, Any]:
 
 
 def _field_names(kind: type) -> list[str]:
-    import attrs
+    from heddle_registry.core.records import fields
 
-    return [field.name for field in attrs.fields(kind) if field.name != "unknown"]
+    return [field.name for field in fields(kind) if field.name != "unknown"]
 
 
 def _record(record: Any) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _value(value: Any) -> Any:
         return value if value - value == 0 else None  # JSON has no infinities and no NaN
     if isinstance(value, tuple):
         return [_value(item) for item in value]
-    if hasattr(type(value), "__attrs_attrs__"):
+    if hasattr(type(value), "__record_fields__"):
         return _record(value)
     return value
 

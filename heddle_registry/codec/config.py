@@ -9,10 +9,9 @@ import math
 from collections.abc import Mapping  # noqa: TC003 (cattrs resolves the annotations)
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
 from heddle_registry.codec.toml_text import key_text
 from heddle_registry.core.limits import check_ttl
+from heddle_registry.core.records import attrs
 from heddle_registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -229,9 +228,11 @@ def attach_rules(settings: Settings) -> tuple[AttachRule, ...]:
     """Return the rules of ``[[attach.rules]]`` as the core asks them, in the file's order."""
     if not settings.attach.rules:
         return ()
+    from attrs import asdict
+
     from heddle_registry.core.attach_rules import AttachRule
 
-    return tuple(AttachRule(**attrs.asdict(rule)) for rule in settings.attach.rules)
+    return tuple(AttachRule(**asdict(rule)) for rule in settings.attach.rules)
 
 
 def _with_line(lines: list[str], key: str, reason: str) -> str:

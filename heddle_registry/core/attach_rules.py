@@ -14,8 +14,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
+from heddle_registry.core.records import attrs
 from heddle_registry.core.token import token_matches
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
+from heddle_registry.core.records import attrs
 from heddle_registry.errors import IllegalTransition
 
 if TYPE_CHECKING:

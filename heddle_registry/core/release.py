@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from heddle_registry.core.claim import (
     ClaimEvent,
     ClaimHolder,
@@ -14,6 +12,7 @@ from heddle_registry.core.claim import (
     claim_step,
 )
 from heddle_registry.core.lifecycle import EntryEvent, apply_event
+from heddle_registry.core.records import attrs
 from heddle_registry.core.renew import (
     bearer_refusal,
     claim_of_session,

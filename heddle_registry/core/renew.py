@@ -5,8 +5,6 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from heddle_registry.core.claim import (
     Claim,
     ClaimEvent,
@@ -17,6 +15,7 @@ from heddle_registry.core.claim import (
 )
 from heddle_registry.core.entry import SCHEMA
 from heddle_registry.core.lifecycle import EntryEvent, apply_event
+from heddle_registry.core.records import attrs
 from heddle_registry.core.standing import Standing, Witness, stand, with_heartbeat
 from heddle_registry.core.token import token_matches
 from heddle_registry.core.transaction import Decision, NeedFacts, PutClaim, PutEntry

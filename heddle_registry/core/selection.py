@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-import attrs
-
 from heddle_registry.core.lifecycle import is_stale
 from heddle_registry.core.limits import MAX_SWEEP
+from heddle_registry.core.records import attrs
 from heddle_registry.core.standing import with_heartbeat
 from heddle_registry.core.transaction import Damage, Keys, Loaded
 from heddle_registry.errors import RegistryError

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
+from heddle_registry.core.records import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

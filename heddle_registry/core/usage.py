@@ -17,7 +17,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import attrs
+from heddle_registry.core.records import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

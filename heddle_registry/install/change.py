@@ -6,8 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
+from heddle_registry.core.records import attrs
 from heddle_registry.errors import StoreUnavailable, UsageError
 
 if TYPE_CHECKING:

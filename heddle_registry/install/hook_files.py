@@ -12,8 +12,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
+from heddle_registry.core.records import attrs
 from heddle_registry.install import jsonc
 
 if TYPE_CHECKING:

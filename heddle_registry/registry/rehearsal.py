@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
+from heddle_registry.core.records import attrs
 from heddle_registry.core.transaction import Decision, Keys, PutClaim, PutEntry
 from heddle_registry.ports import Query
 from heddle_registry.registry import AgentRegistry

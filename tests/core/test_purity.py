@@ -17,9 +17,9 @@ IMPURE_MODULES = {
     "signal", "socket", "sqlite3", "ssl", "subprocess", "sys", "sysconfig", "tempfile",
     "threading", "time", "uuid", "warnings", "weakref", "zoneinfo",
 }  # fmt: skip
-IMPURE_CALLS = {"open", "input", "print", "__import__", "breakpoint"}
+IMPURE_CALLS = {"open", "input", "print", "eval", "exec", "compile", "__import__", "breakpoint"}
 BUILDS_CLASSES = "records"
-"""The one module that may compile text: its own, for the ``__init__`` of a record, as attrs does."""
+"""The one module that may compile text: its own, for an ``__init__``, as attrs does."""
 IMPURE_METHODS = {"now", "today", "utcnow", "fromtimestamp", "astimezone", "urandom", "getenv"}
 
 
