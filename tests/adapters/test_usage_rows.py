@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heddle_registry.adapters.usage_state import UsageState
+from heddle_registry.core.usage import UsageRecord
+
+RECORD = st.builds(
+    UsageRecord,
+    id=st.sampled_from("abcde"),
+    input=st.integers(0, 3),
+    cache_read=st.sampled_from([0, 300_000]),
+    output=st.integers(0, 3),
+    reasoning=st.none() | st.integers(0, 1),
+    tool_calls=st.integers(0, 2),
+    cost_micros_usd=st.none() | st.integers(0, 2),
+    model=st.none() | st.sampled_from(["m", "n"]),
+    at=st.none() | st.integers(1, 9),
+    lower_bound=st.booleans(),
+    replayed=st.booleans(),
+    weight=st.integers(0, 1),
+    cache_creation=st.integers(0, 2),
+    cache_creation_1h=st.integers(0, 2),
+    requests=st.integers(0, 1),
+    actor=st.none(),
+)
+
+
+def opened() -> UsageState:
+    state = UsageState(None)
+    state.begin()
+    return state
+
+
+def join(state: UsageState, source: int, *records: UsageRecord) -> None:
+    unique = {record.id: record for record in records}.values()
+    actor = state.records.actor("acme", f"acme:session:{source}", source)
+    rank = (float(source), 0, "")
+    state.records.join("acme", source, rank, unique, {None: actor}, document=False)
+    state.records.keep_sums()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 3), st.lists(RECORD, max_size=4)), max_size=8), st.data())
+def test_the_sums_are_those_of_the_records_whatever_was_joined_or_forgotten(
+    steps: list[tuple[int, list[UsageRecord]]], data: st.DataObject
+) -> None:
+    state = opened()
+    for source in (1, 2, 3):
+        state.add_source("acme", str(source), source)
+    for source, records in steps:
+        join(state, source, *records)
+        if data.draw(st.integers(0, 4)) == 0:
+            state.records.forget(source, document=False)
+    state.records.write_sums()
+    assert state.records.sums_agree()
+    state.close()
+
+
+def outputs(state: UsageState, **window: Any) -> dict[str, int]:
+    return {
+        key: sum(group.output for group in groups)
+        for key, _, _, _, groups in state.records.groups([1, 2], **window)
+    }
+
+
+def test_a_window_has_its_beginning_and_not_its_end_and_what_has_no_time_is_before_all() -> None:
+    state = opened()
+    records = [UsageRecord(str(n), output=1 << n, at=n or None) for n in range(4)]
+    join(state, 1, *records)
+    key = "acme:session:1"
+    assert outputs(state) == {key: 15}
+    assert outputs(state, since_s=2.0) == {key: 12}
+    assert outputs(state, until_s=2.0) == {key: 3}
+    assert outputs(state, since_s=1.0, until_s=3.0) == {key: 6}
+    assert outputs(state, since_s=0.0) == {key: 14}
+    state.close()
+
+
+def test_a_record_in_two_files_is_the_first_ones_and_both_are_read_again_together() -> None:
+    state = opened()
+    for source in (1, 2):
+        state.add_source("acme", str(source), source)
+    join(state, 2, UsageRecord("a", output=4), UsageRecord("b", output=2))
+    assert outputs(state) == {"acme:session:2": 6}
+    join(state, 1, UsageRecord("a", output=4))
+    assert outputs(state) == {"acme:session:1": 4, "acme:session:2": 2}
+    assert state.records.forget(1, document=False) == [2]
+    assert outputs(state) == {}
+    state.close()
+
+
+def test_odd_names_are_kept_as_text_and_a_replay_alone_counts_for_nobody() -> None:
+    state = opened()
+    join(state, 1, UsageRecord("\ud800", output=1, model="\udcff\0'"))
+    join(state, 2, UsageRecord("x", output=9, replayed=True))
+    (row,) = state.records.groups([1, 2])
+    assert [(group.model, group.output) for group in row[4]] == [("?\0'", 1)]
+    state.close()

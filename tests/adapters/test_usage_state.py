@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+
+from heddle_registry.adapters import usage_state
+from heddle_registry.adapters.position import Position
+from heddle_registry.adapters.transcripts import SourceFault
+from heddle_registry.adapters.usage_state import UsageState, remove_state
+from heddle_registry.core.usage import UsageRecord
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AT = Position(
+    device=1,
+    inode=2,
+    size=30,
+    mtime_ns=4,
+    ctime_ns=5,
+    offset=20,
+    check="ab",
+    skipping=True,
+    companion=(6, 7),
+)
+
+
+def filled(path: Path, *, boot: str = "boot-1") -> UsageState:
+    usage_state._boot_id = lambda: boot
+    state = UsageState(str(path))
+    state.begin()
+    return state
+
+
+@pytest.fixture(autouse=True)
+def _own_boot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage_state, "_boot_id", usage_state._boot_id)
+
+
+def add(state: UsageState, path: str, output: int) -> None:
+    known = state.source("acme", path) or state.add_source("acme", path, 1)
+    state.savepoint()
+    actor = state.records.actor("acme", "acme:session:1", known.source)
+    record = UsageRecord(f"{path}{output}", output=output)
+    state.records.join(
+        "acme", known.source, (0.0, 0, path), [record], {None: actor}, document=False
+    )
+    state.release()
+
+
+def output(state: UsageState) -> int:
+    (row,) = state.records.groups([1, 2]) or [None]
+    return 0 if row is None else sum(group.output for group in row[4])
+
+
+def test_what_is_known_of_a_source_comes_back_as_it_was_kept(tmp_path: Path) -> None:
+    tmp_path.chmod(0o750)
+    path = tmp_path / "usage.sqlite"
+    state = filled(path)
+    known = state.add_source("acme", "/log", 9)
+    known.position, known.began, known.memory = AT, 1.5, {"model": "m", "n": [1]}
+    known.faults = [SourceFault(path="/log", code="binary", detail="x")]
+    state.save_source(known)
+    state.commit()
+    state.close()
+    state = filled(path)
+    assert state.source("acme", "/log") == known
+    assert known.rank("/log") == (1.5, 9, "/log")
+    assert state.source("other", "/log") is None
+    assert state.stamps([("acme", "/log")]) == {("acme", "/log"): (1, "")}  # faulty: look again
+    state.close()
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_what_was_not_committed_or_was_taken_back_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "usage.sqlite"
+    state = filled(path)
+    add(state, "/one", 1)
+    state.savepoint()
+    actor = state.records.actor("acme", "acme:session:1", 2)
+    records = [UsageRecord("lost", output=8)]
+    state.records.join("acme", 2, (0.0, 0, ""), records, {None: actor}, document=False)
+    state.rollback()
+    assert output(state) == 1
+    state.commit()
+    state.begin()
+    add(state, "/two", 2)
+    state.close()
+    state = filled(path)
+    assert output(state) == 1
+    assert state.sources_of(["acme:session:1", "nobody"]) == {"acme:session:1": [("acme", "/one")]}
+
+
+def test_a_state_of_another_boot_is_trusted_only_if_its_sums_are_those_of_its_records(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "usage.sqlite"
+    state = filled(path)
+    add(state, "/one", 1)
+    state.records.write_sums()
+    state.commit()
+    state.close()
+    state = filled(path, boot="boot-2")
+    assert output(state) == 1
+    state.commit()
+    state.close()
+    database = sqlite3.connect(path)
+    database.execute("UPDATE sums SET output = 5")
+    database.commit()
+    database.close()
+    state = filled(path, boot="boot-2")
+    assert output(state) == 5, "nobody looks within one boot"
+    state.close()
+    state = filled(path, boot="boot-3")
+    assert output(state) == 0, "made anew"
+    state.close()
+    remove_state(str(path))
+    remove_state(str(path))
+    assert list(tmp_path.iterdir()) == []
