@@ -83,11 +83,12 @@ class Layout:
             ignore = os.path.join(self.root, ".gitignore")
             try:
                 fd = os.open(ignore, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+                try:
+                    os.write(fd, _IGNORE_ALL)
+                finally:
+                    os.close(fd)
             except OSError:
-                fd = -1  # somebody else's; git may then see the folder, which harms nobody
-            if fd >= 0:
-                os.write(fd, _IGNORE_ALL)
-                os.close(fd)
+                pass  # somebody else's, or no space; git may then see the folder, harming nobody
         self._make(self.agents)
 
     def make_folder(self, path: str) -> None:

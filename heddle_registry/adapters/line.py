@@ -186,7 +186,8 @@ class Place:
             except OSError:
                 continue
         lock.release()
-        os.close(self._wake_fd)
+        with suppress(OSError):
+            os.close(self._wake_fd)
         wake_first(self._layout, self._thread, self._clock())
 
 

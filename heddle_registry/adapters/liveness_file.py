@@ -71,7 +71,7 @@ def hold_liveness(
     :raises LockUnsupported: the file system, or this operating system, does not lock
     :raises StoreUnavailable: the file cannot be made or opened
     """
-    from heddle_registry.errors import LockTimeout, LockUnsupported
+    from heddle_registry.errors import LockTimeout, LockUnsupported, RegistryError
 
     if not _HAS_FLOCK:
         raise LockUnsupported(path, "this operating system has no flock")
@@ -88,6 +88,13 @@ def hold_liveness(
         if inheritable:
             os.set_inheritable(file.fd, True)
         return LivenessLock(file)
+    except OSError as error:
+        file.drop()
+        if isinstance(error, RegistryError):
+            raise
+        from heddle_registry.adapters.os_faults import unavailable
+
+        raise unavailable(path, error, "hold a liveness lock") from error
     except BaseException:
         file.drop()
         raise

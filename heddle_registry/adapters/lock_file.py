@@ -263,7 +263,11 @@ def open_lock(path: str, *, write: bool, create: bool = False, survives_fork: bo
         flags |= os.O_CREAT | os.O_EXCL
     with _mutex:
         fd = os.open(path, flags, 0o600)
-        state = os.fstat(fd)
+        try:
+            state = os.fstat(fd)
+        except BaseException:
+            os.close(fd)
+            raise
         _open[fd] = (identity_of(state), not survives_fork, os.getpid())
     if not stat.S_ISREG(state.st_mode):
         from heddle_registry.errors import StoreUnavailable

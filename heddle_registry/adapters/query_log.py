@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from heddle_registry.adapters.atomic_file import apply_folder_policy, sync_folder
-from heddle_registry.errors import StoreUnavailable
+from heddle_registry.errors import OutcomeUnknown, StoreUnavailable
 
 if TYPE_CHECKING:
     from heddle_registry.core.entry import ContextQueryEntry
@@ -32,6 +31,7 @@ def append_queries(
     Returns what `cut_queries` needs to take it back: the size before, None for a new file.
 
     :raises StoreUnavailable: it cannot be written.
+    :raises OutcomeUnknown: a step failed after the lines were visible, and so did undoing it.
     """
     import json
 
@@ -65,8 +65,10 @@ def append_queries(
             os.close(fd)
     except OSError as error:
         if is_touched:
-            with suppress(OSError):
+            try:
                 cut_queries(folder, session_id, size)
+            except OSError:
+                raise OutcomeUnknown(path, "a step failed, and so did undoing it") from error
         raise StoreUnavailable(
             path, f"a query cannot be appended ({error.strerror})", errno=error.errno
         ) from error
