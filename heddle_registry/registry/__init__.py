@@ -270,12 +270,17 @@ class AgentRegistry(ReserveDoors, SweepDoors):
         A ``token`` must be the holder's as well; without a fence it is judged alone.
 
         :raises UsageError: neither is given.
+        :raises RegistryError: the claim, or its holder's entry, cannot be read.
         """
         check_thread(thread)
         if fence is None and token is None:
             raise UsageError("check needs a fence or a token")
         loaded, now = self.store.peek(Keys(threads=(thread,)))
         claim = loaded.claim_on(thread, now)
+        for damage in loaded.damage:
+            # Unreadable is not gone: to say "lost" would stop a holder for want of a descriptor.
+            if claim.holder is not None and damage.session_id == claim.holder.session_id:
+                raise damage.error
         standing = self.standing_of(claim, loaded.entries.values(), now)
         refused = judge_token(claim, token) if token is not None else None
         if refused is not None:
