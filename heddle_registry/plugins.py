@@ -11,6 +11,7 @@ import os
 import sys
 from contextlib import contextmanager
 from functools import partial
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from heddle_registry.core.combine import (
@@ -63,8 +64,9 @@ class Plugins:
         """Register a plugin's module. What is wrong with it becomes a fault, never an error."""
         import pluggy
 
+        plugin = _marked_of(module)
         try:
-            self._manager.register(module, name=name)
+            self._manager.register(plugin, name=name)
         except (pluggy.PluginValidationError, ValueError, TypeError) as error:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
@@ -74,7 +76,7 @@ class Plugins:
         for hook, caller in vars(self._manager.hook).items():
             if isinstance(caller, pluggy.HookCaller) and not caller.has_spec():
                 for implementation in caller.get_hookimpls():
-                    if implementation.plugin is module:
+                    if implementation.plugin is plugin:
                         self._fault(name, hook, "there is no hook of that name")
 
     def harnesses(self) -> dict[str, Harness]:
@@ -317,6 +319,21 @@ def _first_answer(hooks: Sequence[Any], source: Any) -> Iterable[Any]:
         if answer is not None:
             return answer  # type: ignore[no-any-return]
     return ()
+
+
+def _marked_of(module: object) -> object:
+    # pluggy looks at every name of what it is given, at some 20 µs each.
+    if not isinstance(module, ModuleType):
+        return module
+    marked = {name: value for name, value in vars(module).items() if _is_marked(value)}
+    return SimpleNamespace(**marked)
+
+
+def _is_marked(value: object) -> bool:
+    try:
+        return f"{GROUP}_impl" in vars(value)
+    except Exception:  # noqa: BLE001 - most things have no such table; a proxy may do anything
+        return False
 
 
 def _all(answer: Any, kinds: Any) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from heddle_registry.errors import RegistryError
 
@@ -36,9 +37,23 @@ def exit_status(error: RegistryError) -> int:  # noqa: ARG001 - a harness must n
 
 def run(args: argparse.Namespace) -> int:
     """Relay the event and return 0. Prints one line at most, at a session's start."""
+    return _relay_in_time(args.harness, args.event, args.heddle_dir)
+
+
+def relay_plainly(words: Sequence[str]) -> int | None:
+    """Do the same for a harness and an event without options; None for anything else.
+
+    That is how hooks are wired, and it saves them argparse.
+    """
+    if len(words) != 2 or any(word.startswith("-") for word in words):  # noqa: PLR2004
+        return None
+    return _relay_in_time(words[0], words[1], None)
+
+
+def _relay_in_time(harness: str, event: str, heddle_dir: str | None) -> int:
     try:
         with _Deadline():
-            line = _relay(args)
+            line = _relay(harness, event, heddle_dir)
         if line is not None and sys.stdout is not None:
             print(line, flush=True)
     except (Exception, KeyboardInterrupt, _Overdue):  # noqa: BLE001 - the last resort
@@ -46,25 +61,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _relay(args: argparse.Namespace) -> str | None:
+def _relay(harness: str, event: str, heddle_dir: str | None) -> str | None:
     from heddle_registry.opening import local_host
     from heddle_registry.relay import MAX_PAYLOAD_BYTES, relay
 
     host = local_host()
     try:
         data = _stdin(MAX_PAYLOAD_BYTES + 1)
-        return relay(args.harness, args.event, data, host=host, heddle_dir=args.heddle_dir)
+        return relay(harness, event, data, host=host, heddle_dir=heddle_dir)
     except _Overdue:
         from heddle_registry.errors import RegistryError
         from heddle_registry.faults import note_fault
         from heddle_registry.opening import find_heddle_dir
 
         try:
-            folder = find_heddle_dir(host.cwd(), explicit=args.heddle_dir)
+            folder = find_heddle_dir(host.cwd(), explicit=heddle_dir)
         except RegistryError:
             return None
         why = f"it took more than {DEADLINE_S:g} s"
-        note_fault(folder, args.harness, f"relay {args.event}", why, host.now().at)
+        note_fault(folder, harness, f"relay {event}", why, host.now().at)
         return None
 
 
@@ -89,7 +104,7 @@ class _Deadline:
 
         self._rings = 0
         if hasattr(signal, "setitimer"):
-            signal.signal(signal.SIGALRM, self._ring)
+            self._before = signal.signal(signal.SIGALRM, self._ring)
             signal.setitimer(signal.ITIMER_REAL, DEADLINE_S, _GRACE_S)
 
     def __exit__(self, *_: object) -> None:
@@ -97,6 +112,7 @@ class _Deadline:
 
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._before)
 
     def _ring(self, *_: object) -> None:
         self._rings += 1
