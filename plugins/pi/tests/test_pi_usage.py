@@ -8,6 +8,7 @@ from heddle_registry_pi.usage import records
 
 from heddle_registry.adapters.usage_reader import read_usage
 from heddle_registry.testing.probe_kit import probe_contract
+from heddle_registry.testing.usage_kit import Transcript, usage_contract
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +27,20 @@ def answer(name: str, usd: float, **more: Any) -> dict[str, Any]:
 def write(path: Path, *lines: Any) -> str:
     path.write_text("".join(json.dumps(one) + "\n" for one in lines))
     return str(path)
+
+
+SESSION = [{"type": "session", "id": "s1"}, *(answer(f"00{n}", 0.5) for n in range(1, 5))]
+TestUsage = usage_contract(
+    heddle_registry_pi,
+    [
+        Transcript(
+            "pi",
+            "a.jsonl",
+            "".join(json.dumps(one) + "\n" for one in SESSION).encode(),
+            {"pi:session:s1": {"input_tokens": 40, "output_tokens": 16, "tool_calls": 4}},
+        )
+    ],
+)
 
 
 def test_every_branch_counts_and_a_session_branched_off_counts_its_own_only(
