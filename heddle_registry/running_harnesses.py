@@ -212,6 +212,11 @@ def _runs_under_another(
         walked.add(at)
         above = by_owner.get((at, seen[at].start_ticks))
         if above:
-            return any(e.native_actor_key is None and e.harness is None for e in above)
+            return any(_awaits_agent(entry) for entry in above)
         at = seen[at].ppid
     return False
+
+
+def _awaits_agent(entry: AgentEntry) -> bool:
+    made_by_run = entry.extension is not None and entry.extension.runner_pid is not None
+    return made_by_run and entry.native_actor_key is None

@@ -140,7 +140,7 @@ def test_what_an_entry_speaks_of_is_not_listed_again_until_the_entry_ends(
     shell = scenery.start("sh")
     scenery.start("codex", ppid=shell)
     build = build_entry(scenery.registry, "b")
-    reserve("b", build, Terms(owner=scenery.host.owner_for(shell)))
+    reserve("b", build, Terms(owner=scenery.host.owner_for(shell), runner_pid=shell))
     assert scenery.found() == []
     scenery.registry.release(held.entry.session_id, AgentStatus.COMPLETE, token=held.token)
     assert scenery.found() == [("codex", alone)]

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
 
 from heddle_registry import AgentEntry, AgentRegistry, AgentStatus, Timestamp
-from tests.process_helpers import ROOT
+from tests.process_helpers import ROOT, until
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Heddle
@@ -166,3 +167,23 @@ def test_a_secret_of_the_rust_tool_and_hashes_of_ours_are_never_printed(heddle: 
         for answer in (heddle(*words), heddle(*words, "--json")):
             for secret in ("TOPSECRET", digest, reserved["token"], "digest", "salt"):
                 assert secret not in answer.out + answer.err
+
+
+def test_a_harness_that_runs_here_and_told_nobody_is_marked_unregistered(heddle: Heddle) -> None:
+    with subprocess.Popen(["bash", "-c", "exec -a codex sleep 60"]) as child:
+        try:
+            found = until(lambda: heddle.json("list")["unregistered"], "the program's new name")
+            told = heddle("list").out
+            assert heddle.json("list", "--harness", "aider")["unregistered"] == []
+            assert heddle.json("list", "--thread", "main")["unregistered"] == []
+        finally:
+            child.kill()
+    (one,) = found
+    assert set(one) == {
+        "harness", "pid", "cwd", "native_actor_key", "since", "evidence", "confidence",
+    }  # fmt: skip
+    assert (one["harness"], one["pid"]) == ("codex", child.pid)
+    assert one["cwd"] == str(heddle.folder.parent)
+    assert one["evidence"] == ["program:codex"]
+    assert f"codex  process {child.pid}" in told
+    assert not heddle.folder.exists()

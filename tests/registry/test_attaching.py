@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -484,3 +486,20 @@ def test_of_several_actors_in_one_process_the_probe_tells_which_one_asks(
     # Leaked into a shell that no harness is above of, the same variables name nobody.
     scenery.host.spawn(["bash"], ppid=1, act_as=True, environment=codex_env("kid", "root"))
     assert find_asker(scenery.registry) is None
+
+
+def test_many_who_attach_one_actor_at_once_make_one_entry(scenery: Scenery) -> None:
+    codex = scenery.host.spawn(["codex"])
+    situation = scenery.below(codex, environ=codex_env("t1"))
+    start = threading.Barrier(6)
+
+    def attach(_: int) -> AttachDecision:
+        start.wait(10)
+        wish = AttachWish(client_instance_id="c1")
+        return attach_situation(scenery.registry, situation, PLUGINS, wish, rules=ATTACH_RULES)
+
+    with ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(attach, range(6)))
+    assert len({decision.entry.session_id for decision in made}) == 1
+    assert sum(decision.created for decision in made) == 1
+    assert len(scenery.entries()) == 1
