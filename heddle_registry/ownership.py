@@ -44,12 +44,13 @@ class RegistryReading:
         self._sources = self._find_sources()
 
     def _find_sources(self) -> list[Source]:
-        from heddle_registry.adapters.transcript_folders import discover
+        from heddle_registry.adapters.transcript_folders import Looked, discover
         from heddle_registry.adapters.usage_reader import known_sources
 
         keys: dict[tuple[str, str], str | None] = {}
         families: dict[tuple[str, str], str | None] = {}
         nameless = []
+        looked = Looked()
         for entry in self._entries:
             harness = harness_of(entry)
             paths = [path for path in transcripts_of(entry) if os.path.isabs(path)]
@@ -58,7 +59,9 @@ class RegistryReading:
                 continue
             for path in paths:
                 keys.setdefault((harness, os.path.abspath(path)), entry.native_actor_key)
-                families.update(dict.fromkeys((harness, one) for one in discover(harness, path)))
+                families.update(
+                    dict.fromkeys((harness, one) for one in discover(harness, path, looked))
+                )
             if not paths and entry.native_actor_key is not None:
                 nameless.append(entry.native_actor_key)
         if nameless and self._state_dir is not None:

@@ -66,11 +66,14 @@ def spending_of_sources(
     state of their own below ``cache_dir``, so that the next read of the same ones is quick; it is
     removed when nobody asked for 30 days. Blocks for the time of the reading.
     """
-    from heddle_registry.adapters.transcript_folders import discover
+    from heddle_registry.adapters.transcript_folders import Looked, discover
     from heddle_registry.adapters.usage_reader import read_usage
 
+    looked = Looked()
     sources = [
-        (harness, path, None) for harness, given in named for path in discover(harness, given)
+        (harness, path, None)
+        for harness, given in named
+        for path in discover(harness, given, looked)
     ]
     state_dir = None
     if cache_dir is not None and _size(path for _, path, _ in sources) > CACHED_BYTES:
