@@ -372,7 +372,7 @@ def test_any_order_of_steps_answers_as_the_plain_dictionary_does():
     run_state_machine_as_test(
         Agents,
         settings=settings(
-            max_examples=400,
+            max_examples=300,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
