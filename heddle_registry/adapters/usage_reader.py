@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final, Protocol
 
+import attrs
+
 from heddle_registry.adapters.position import Position, continues, look
 from heddle_registry.adapters.transcripts import (
     BLOCK_BYTES,
@@ -12,7 +14,6 @@ from heddle_registry.adapters.transcripts import (
     SourceFault,
     TranscriptSource,
 )
-from heddle_registry.core.records import attrs
 from heddle_registry.core.usage import (
     UsageCounter,
     UsageRecord,
@@ -338,12 +339,12 @@ class _Reading:
             pending[record.id] = record if held is None else join_records(held, record)
             if len(pending) >= FLUSH_RECORDS:
                 self._flush(source, known, pending, actors)
-        self._flush(source, known, pending, actors)
         if not series:
             del source.memory["_series"]
         named = [source.actor] if source.actor is not None else []
         for name in (*named, *source.parents):  # an actor without usage yet is an answer too
             self._state.records.actor(harness, f"{harness}:{name}", known.source, told=True)
+        self._flush(source, known, pending, actors)
         for child, parent in source.parents.items():
             self._state.records.link(f"{harness}:{child}", f"{harness}:{parent}")
         known.position, known.memory, known.faults = source.position, source.memory, source.faults

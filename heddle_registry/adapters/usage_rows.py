@@ -76,6 +76,7 @@ class RecordTable:
         self._texts: dict[int, str | None] = {0: None}
         self._actors: dict[str, int] = {}
         self._keys: dict[int, str] = {}
+        self._held: dict[tuple[int, int], bool] = {}
         self._ranks: dict[int, Rank] = {}
         self._part: dict[tuple[int, int, int], list[int]] = {}
 
@@ -147,6 +148,7 @@ class RecordTable:
             self._db.execute(f"DELETE FROM record WHERE owner = ?{of_document}", (one,))
             self._db.execute("DELETE FROM holds WHERE source = ?", (one,))
             self._db.execute("DELETE FROM shares WHERE one = ?1 OR other = ?1", (one,))
+        self._held = {}
         self.keep_sums()
         return family[1:]
 
@@ -175,23 +177,9 @@ class RecordTable:
         if name is None:
             name = self._name(model)
         return (
-            number,
-            source,
-            actor,
-            name,
-            flags,
-            weight,
-            instant_s(at),
-            fresh,
-            creation,
-            hour,
-            cached,
-            output,
-            reasoning,
-            tools,
-            cost,
-            requests,
-        )
+            number, source, actor, name, flags, weight, instant_s(at),
+            fresh, creation, hour, cached, output, reasoning, tools, cost, requests,
+        )  # fmt: skip
 
     def _existing(self, fresh: Mapping[int, Row]) -> list[Row]:
         numbers = list(fresh)
@@ -316,11 +304,13 @@ class RecordTable:
                 ).lastrowid
                 or 0
             )
-        self._db.execute(
-            "INSERT INTO holds VALUES (?1, ?2, ?3)"
-            " ON CONFLICT (source, actor) DO UPDATE SET told = max(told, ?3)",
-            (source, known, told),
-        )
+        if told > self._held.get((source, known), -1):
+            self._held[source, known] = told
+            self._db.execute(
+                "INSERT INTO holds VALUES (?1, ?2, ?3)"
+                " ON CONFLICT (source, actor) DO UPDATE SET told = max(told, ?3)",
+                (source, known, told),
+            )
         return int(known)
 
     def _actor_key(self, actor: int) -> str:

@@ -135,7 +135,9 @@ class UsageState:
 
     def stamps(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[int, str]]:
         """Return number and stamp of those sources that are known; "" stands for a faulty one."""
-        found = {}
+        found: dict[tuple[str, str], tuple[int, str]] = {}
+        if self._db.execute("SELECT 1 FROM source LIMIT 1").fetchone() is None:
+            return found
         for harness, path in wanted:
             row = self._db.execute(
                 "SELECT source, iif(faults = '[]', stamp, '') FROM source"
