@@ -17,6 +17,7 @@ import os
 import sys
 import time
 
+from heddle_registry.core.digest import is_same, sha256_hex
 from heddle_registry.plain_records import CLAIM, ENTRY, plain_record, text_of
 
 TYPE_CHECKING = False
@@ -159,7 +160,7 @@ def _renew(heddle_dir: str, session_id: str, token: str) -> str | None:
         thread = plain_thread(entry or b"", session_id)
         if thread is None:
             return None
-        name = f"{_sha256(thread.encode())[:32]}.toml"
+        name = f"{sha256_hex(thread.encode())[:32]}.toml"
         data = read_file(os.path.join(claims, name), _MOST_BYTES)
         claim = plain_claim(data or b"", thread, session_id, token)
         if data is None or claim is None or not is_running(claim, now, machine, is_held):
@@ -271,20 +272,6 @@ def _rfc3339(unix_ns: int) -> str:
 
 
 def _is_token(token: str, kept: Mapping[str, str]) -> bool:
-    from _operator import _compare_digest  # what hmac.compare_digest is, without hashlib
-
     salt = bytes.fromhex(text_of(kept["salt"]))
-    digest = _sha256(salt + token.encode("utf-8", "surrogatepass"))
-    return bool(_compare_digest(digest.encode(), text_of(kept["digest"]).encode()))
-
-
-def _sha256(data: bytes) -> str:
-    # hashlib loads OpenSSL for it, which takes as long as all the rest.
-    try:
-        from _sha2 import sha256  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        try:
-            from _sha256 import sha256  # type: ignore[import-not-found, no-redef, unused-ignore]
-        except ImportError:
-            from hashlib import sha256
-    return str(sha256(data).hexdigest())
+    digest = sha256_hex(salt + token.encode("utf-8", "surrogatepass"))
+    return is_same(digest.encode(), text_of(kept["digest"]).encode())

@@ -13,10 +13,10 @@ Connections are not carried over a fork.
 
 from __future__ import annotations
 
+import _thread
 import os
 import sqlite3
 import stat
-import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -99,7 +99,7 @@ class Index:
     def __init__(self, layout: Layout, boot_id: Callable[[], str]) -> None:
         self._layout = layout
         self._boot_id = boot_id
-        self._mutex = threading.RLock()
+        self._mutex = _thread.RLock()
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int, int] | None = None  # pid, device, inode
         self.tick_ns = CLOCK_TICK_NS
@@ -110,7 +110,7 @@ class Index:
 
     def forget_parent(self) -> None:
         """In a forked child: leave the parent's connection alone and begin with none."""
-        self._mutex = threading.RLock()
+        self._mutex = _thread.RLock()
         if self._connection is not None:
             _left_behind.append(self._connection)
         self._connection = None

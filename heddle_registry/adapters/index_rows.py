@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -112,7 +111,11 @@ def _more(entry: AgentEntry, extension: EntryExtension | None) -> str | None:
         unknown += [part.unknown for part in (extension.owner, extension.token) if part is not None]
     if any(unknown):
         raise NotPlain
-    return json.dumps(more, ensure_ascii=False) if more else None
+    if not more:
+        return None
+    import json
+
+    return json.dumps(more, ensure_ascii=False)
 
 
 def _node_row(node: ActorChainNode) -> tuple[Any, ...]:
@@ -139,8 +142,11 @@ def entry_from_row(row: Sequence[Any]) -> AgentEntry:
         fields["usage_summary"] = AgentUsageSummary(**dict(zip(_USAGE, usage, strict=True)))
     else:
         fields["usage_summary"] = _NO_USAGE
-    more = json.loads(row[_AT_MORE]) if row[_AT_MORE] is not None else {}
-    if more:
+    more: dict[str, Any] = {}
+    if row[_AT_MORE] is not None:
+        import json
+
+        more = json.loads(row[_AT_MORE])
         fields["attach_precedence"] = tuple(more.get("a", ()))
         fields["context_queries"] = tuple(
             ContextQueryEntry(path=path, scope=scope, queried_at=Timestamp(queried_at))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import Final
 
+from heddle_registry.core.digest import sha256_hex
 from heddle_registry.errors import StoreUnavailable
 
 TYPE_CHECKING = False
@@ -122,7 +122,7 @@ class Layout:
 
 def thread_hash(thread: str) -> str:
     """Return a file name for a thread: 32 hex digits of its SHA-256."""
-    return hashlib.sha256(thread.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return sha256_hex(thread.encode("utf-8", "surrogateescape"))[:32]
 
 
 def toml_stems(names: Iterable[str]) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import select
 import stat
-import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -173,7 +172,9 @@ class Place:
             finally:
                 os.close(fd)
 
-        threading.Thread(target=watch, name="watch a liveness lock", daemon=True).start()
+        from threading import Thread
+
+        Thread(target=watch, name="watch a liveness lock", daemon=True).start()
 
     def leave(self) -> None:
         """Give the place up and let the next one look. Idempotent."""

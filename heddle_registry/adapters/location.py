@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Final, NamedTuple
+from typing import Final
 
+from heddle_registry.core.records import attrs
 from heddle_registry.errors import UsageError
 
 
-class Worktree(NamedTuple):
+@attrs.frozen
+class Worktree:
     """A git worktree: its folder, the main one's, its git folder, its branch."""
 
     root: str

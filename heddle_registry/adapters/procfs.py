@@ -221,11 +221,11 @@ def _host_hash() -> str:
     machine_id = next(filter(None, map(_read_line, _MACHINE_ID)), "")
     if len(machine_id) < 32:  # noqa: PLR2004 - missing, or "uninitialized"
         return ""
-    from hashlib import sha256
+    from heddle_registry.core.digest import sha256_hex
 
     # The id itself must not leave the machine (machine-id(5)).
     second = _read_line(_PRODUCT_UUID) or os.uname().nodename
-    return sha256(f"heddle-registry\0{machine_id}\0{second}".encode()).hexdigest()[:32]
+    return sha256_hex(f"heddle-registry\0{machine_id}\0{second}".encode())[:32]
 
 
 def _read_line(path: str) -> str:

@@ -7,6 +7,8 @@ error's own status is not the one to end with.
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -58,9 +60,9 @@ def load_verb(name: str) -> Verb:
         near = get_close_matches(name, VERBS, 1)
         hint = f"Did you mean `{near[0]}`?" if near else "Verbs: " + ", ".join(VERBS)
         raise UsageError(f"there is no verb {name[:80]!r}", hint)
-    from importlib import import_module
-
-    verb: Verb = import_module(found[0])
+    # Not importlib: that is a package of its own, which no other part of a command needs.
+    __import__(found[0])
+    verb: Verb = sys.modules[found[0]]
     return verb
 
 

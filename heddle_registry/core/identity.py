@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from heddle_registry.core.harness import DEFINITE, json_object, names
 from heddle_registry.core.records import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from typing import Protocol
 
     from heddle_registry.core.harness import Process
+else:
+    Protocol = object  # building one takes longer than all the records here
 
 
 def _identities(values: Iterable[Identity]) -> tuple[Identity, ...]:

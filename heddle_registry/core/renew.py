@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from typing import TYPE_CHECKING, Any
 
 from heddle_registry.core.claim import (
@@ -13,6 +12,7 @@ from heddle_registry.core.claim import (
     claim_step,
     was_ended_by_us,
 )
+from heddle_registry.core.digest import is_same
 from heddle_registry.core.entry import SCHEMA
 from heddle_registry.core.lifecycle import EntryEvent, apply_event
 from heddle_registry.core.records import attrs
@@ -235,7 +235,7 @@ def entry_token_refusal(entry: AgentEntry, token: str | None) -> RegistryError |
     """Return why ``token`` is refused by an entry that has one but holds no claim."""
     if entry.reservation_token is not None:
         shown = (token or "").encode("utf-8", "surrogateescape")
-        if not hmac.compare_digest(shown, entry.reservation_token.encode()):
+        if not is_same(shown, entry.reservation_token.encode()):
             return ClaimLost(entry.thread, why=_refused(token))
         return None
     kept = entry.extension.token if entry.extension is not None else None

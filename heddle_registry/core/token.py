@@ -5,10 +5,9 @@ They stop mistakes, not an attacker under the same user (docs/explanation/threat
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from typing import TYPE_CHECKING, Any, Final
 
+from heddle_registry.core.digest import is_same, sha256_hex
 from heddle_registry.core.records import attrs
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def hash_token(token: str, salt: bytes) -> TokenHash:
     """Return the salted hash of ``token``. A fast hash will do: tokens hold 160 random bits."""
     # surrogatepass: an argument that is not UTF-8 arrives as lone surrogates, and is a wrong guess.
     text = token.encode("utf-8", "surrogatepass")
-    return TokenHash(salt=salt.hex(), digest=hashlib.sha256(salt + text).hexdigest())
+    return TokenHash(salt=salt.hex(), digest=sha256_hex(salt + text))
 
 
 def token_matches(token: str | None, kept: TokenHash | None) -> bool:
@@ -43,6 +42,6 @@ def token_matches(token: str | None, kept: TokenHash | None) -> bool:
     except ValueError:
         return False
     # As bytes: a damaged file may hold a digest that is not ASCII, which compare_digest refuses.
-    return hmac.compare_digest(
+    return is_same(
         hash_token(token, salt).digest.encode(), kept.digest.encode("utf-8", "surrogatepass")
     )
