@@ -3,16 +3,18 @@
 An embedder may bring its own; ``heddle_registry.testing`` has suites that each must pass.
 """
 
+# ruff: noqa: PIE790 - a body that is only a docstring is no body to a Protocol
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from heddle_registry.core.records import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from typing import Protocol
 
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, NeedFacts
     from heddle_registry.errors import RegistryError
+else:
+    Protocol = object  # building one takes longer than all the records here
 
 T = TypeVar("T")
 
@@ -49,6 +53,8 @@ class Query:
     path: str | None = None
     """A canonical folder; an entry's own path is made canonical before it is compared."""
     owner_pids: tuple[int, ...] | None = None
+    records_owner: bool = False
+    """Only entries that say more of their process than its pid."""
     include_stale: bool = False
 
 
@@ -59,6 +65,7 @@ def matches_query(entry: AgentEntry, query: Query) -> bool:
         (query.session_id is None or entry.session_id == query.session_id)
         and (query.thread is None or entry.thread == query.thread)
         and (not query.active_only or entry.is_active)
+        and (not query.records_owner or owner is not None)
         and all(
             getattr(query, name) is None or getattr(entry, name) == getattr(query, name)
             for name in _KEYS

@@ -25,22 +25,26 @@ from heddle_registry.core.records import attrs
 from heddle_registry.core.selection import select
 from heddle_registry.core.standing import with_heartbeat
 from heddle_registry.core.transaction import Decision, NeedFacts
+from heddle_registry.errors import RegistryError
 from heddle_registry.ports import Look, Query, matches_query, newest_first
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from heddle_registry.adapters.liveness_file import LivenessLock as LockedFile
+    from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
     from heddle_registry.core.evidence import Observation, Subject
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.core.transaction import Facts, Keys, Loaded
-    from heddle_registry.errors import RegistryError
     from heddle_registry.ports import Check, Host, Place
 
 T = TypeVar("T")
 
 _EVERYTHING = (Query(), Query(include_stale=True))
+
+_FEW = 16
+"""Entries whose claims are looked up one by one."""
 
 _shared: dict[str, tuple[Folders, Index]] = {}
 """What this process has parsed of each registry: a new store object need not begin anew."""
@@ -266,7 +270,7 @@ def _answer(query: Query, records: FoundRecords, now: Instant) -> Look:
     found = records.matching(query, now)
     if query not in _EVERYTHING:
         found = [entry for entry in found if matches_query(entry, query)]
-    held = {claim.thread: claim for claim in records.held_claims()}
+    held = _held_claims(records, found)
     entries = tuple(
         with_heartbeat(entry, held[entry.thread]) if entry.thread in held else entry
         for entry in found
@@ -286,6 +290,19 @@ def _answer(query: Query, records: FoundRecords, now: Instant) -> Look:
         if claim is not None:
             claims[query.thread] = claim
     return Look(entries=entries, claims=claims, damaged_claims=damaged, problems=problems, now=now)
+
+
+def _held_claims(records: FoundRecords, found: Sequence[AgentEntry]) -> dict[str, Claim]:
+    # By name where that is less to read. One that cannot be read is told among the problems.
+    if len(found) > _FEW or not records.is_ordered:
+        return {claim.thread: claim for claim in records.held_claims()}
+    held: dict[str, Claim] = {}
+    for thread in {entry.thread for entry in found}:
+        with suppress(RegistryError):
+            claim = records.claim(thread)
+            if claim is not None and claim.holder is not None:
+                held[thread] = claim
+    return held
 
 
 class HeldFile:

@@ -208,7 +208,7 @@ class FoundRecords:
                 found.append(problem_of(claim_file.path, error, thread, is_claim=True))
         return tuple(found)
 
-    def matching(self, query: Query, now: Instant) -> Iterable[AgentEntry]:
+    def matching(self, query: Query, now: Instant) -> list[AgentEntry]:
         """Return at least the entries that ``query`` looks for, newest first."""
         if self._stamps is None:
             entries = self.snapshot().records.entries.values()
@@ -230,6 +230,8 @@ class FoundRecords:
         if query.owner_pids is not None:
             where.append(f"judged_pid IN ({', '.join('?' * len(query.owner_pids))})")
             arguments += query.owner_pids
+        if query.records_owner:
+            where.append("owner_pid IS NOT NULL")
         found = self._entries(" AND ".join(where), arguments)
         if query.include_stale or query.active_only:
             return found

@@ -84,12 +84,8 @@ def _actors_of_nearest(
     pids = tuple(process.pid for process in ancestors)
     if not pids:
         return ()
-    look = registry.look(Query(owner_pids=pids, active_only=True))
-    candidates = [
-        entry
-        for entry in look.entries
-        if entry.native_actor_key is not None and entry.owner is not None
-    ]
+    look = registry.look(Query(owner_pids=pids, records_owner=True, active_only=True))
+    candidates = [entry for entry in look.entries if entry.native_actor_key is not None]
     for process in ancestors if candidates else ():
         seen = registry.host.owner_for(process.pid)
         actors = [
