@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 from heddle_registry.core.evidence import Subject
-from heddle_registry.core.records import attrs
 from heddle_registry.errors import (
     EXIT_DAMAGED,
     EXIT_DONE,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from heddle_registry.core.claim import Claim, ClaimState
 from heddle_registry.core.evidence import Evidence, Verdict, VerdictKind
 from heddle_registry.core.limits import check_session_id, check_thread
-from heddle_registry.core.records import attrs
 from heddle_registry.core.reserve import holder_sentence, presence_sentence
 from heddle_registry.core.standing import is_orphan
 from heddle_registry.core.transaction import Keys

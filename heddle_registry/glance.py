@@ -1,4 +1,4 @@
-"""A first glance at a process: may it be a harness at all?
+"""A first glance at a process, which tells most of them from a harness.
 
 Most processes are none, and to know that needs neither the table's signals nor a parser: no name
 of theirs stands in its text. Whatever might be one is looked at properly, by `core.chain`.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from heddle_registry.core.records import attrs
+import attrs
+
 from heddle_registry.core.spending import ActorSpending, Spending, recorded, unknown_of
 from heddle_registry.core.usage import sum_totals
 

@@ -11,6 +11,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
 from heddle_registry.core.chain import Layer, locate
 from heddle_registry.core.harness import (
     CANDIDATE,
@@ -22,7 +24,6 @@ from heddle_registry.core.harness import (
     native_id,
 )
 from heddle_registry.core.identity import Identity, Probe
-from heddle_registry.core.records import attrs
 from heddle_registry.errors import UsageError
 from heddle_registry.home_files import HomeFiles
 

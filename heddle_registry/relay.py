@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from heddle_registry.core.records import attrs
+import attrs
+
 from heddle_registry.errors import IllegalTransition, RegistryError, UnknownEntry
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import attrs
+
 from heddle_registry.core.lifecycle import AgentStatus
-from heddle_registry.core.records import attrs
 from heddle_registry.core.reserve import LiveOwner
 from heddle_registry.errors import ClaimLost, RegistryError
 from heddle_registry.registry import Terms, held_error

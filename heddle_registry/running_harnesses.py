@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import attrs
+
 from heddle_registry.core.chain import precedence
 from heddle_registry.core.harness import Process, native_id
-from heddle_registry.core.records import attrs
 from heddle_registry.core.timestamp import NS_PER_S, Timestamp
 from heddle_registry.detection import known_harnesses
 from heddle_registry.ports import ProcessInfo, Query

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from heddle_registry.core.records import attrs
+import attrs
+
 from heddle_registry.core.spending import ActorSpending, with_usage
 from heddle_registry.core.tree import entries_by_actor
 from heddle_registry.errors import LockError, RegistryError, StoreUnavailable

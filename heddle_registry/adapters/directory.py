@@ -6,6 +6,8 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
+import attrs
+
 from heddle_registry.adapters import line
 from heddle_registry.adapters.flock import DirectoryLock
 from heddle_registry.adapters.found_records import FoundRecords, unreadable_claims
@@ -21,7 +23,6 @@ from heddle_registry.adapters.snapshot import Folders, claim_file_error, entry_f
 from heddle_registry.adapters.writing import Writer
 from heddle_registry.core.evidence import LivenessFact, LivenessFile
 from heddle_registry.core.lifecycle import is_stale
-from heddle_registry.core.records import attrs
 from heddle_registry.core.selection import select
 from heddle_registry.core.standing import with_heartbeat
 from heddle_registry.core.transaction import Decision, NeedFacts

@@ -6,6 +6,8 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from heddle_registry.adapters.snapshot import (
     Folders,
     Snapshot,
@@ -15,7 +17,6 @@ from heddle_registry.adapters.snapshot import (
     problem_of,
 )
 from heddle_registry.core.lifecycle import STALE_AFTER, is_stale
-from heddle_registry.core.records import attrs
 from heddle_registry.errors import RegistryError
 from heddle_registry.ports import is_same_folder
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from heddle_registry.core.records import attrs
+import attrs
+
 from heddle_registry.errors import UsageError
 
 

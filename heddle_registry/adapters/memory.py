@@ -6,8 +6,9 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+import attrs
+
 from heddle_registry.core.lifecycle import is_stale
-from heddle_registry.core.records import attrs
 from heddle_registry.core.selection import RecordMaps, select
 from heddle_registry.core.standing import with_heartbeat
 from heddle_registry.core.transaction import (

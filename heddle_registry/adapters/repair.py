@@ -8,6 +8,8 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 from heddle_registry.adapters.atomic_file import sync_folder
 from heddle_registry.adapters.housekeeping import tidy
 from heddle_registry.adapters.layout import SUFFIX, thread_hash
@@ -16,7 +18,6 @@ from heddle_registry.adapters.snapshot import Folders, claim_file_error, entry_f
 from heddle_registry.core.claim import Claim, claim_of_entry
 from heddle_registry.core.evidence import judge
 from heddle_registry.core.limits import is_session_id
-from heddle_registry.core.records import attrs
 from heddle_registry.core.transaction import Decision, Keys, PutClaim, PutEntry
 from heddle_registry.errors import StoreUnavailable
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.adapters.record_files import RecordFile, RecordFiles
 from heddle_registry.codec import (
@@ -13,7 +15,6 @@ from heddle_registry.codec import (
 )
 from heddle_registry.core.evidence import Subject
 from heddle_registry.core.limits import is_session_id
-from heddle_registry.core.records import attrs
 from heddle_registry.core.selection import RecordMaps
 from heddle_registry.core.transaction import Damage
 from heddle_registry.errors import RecordCorrupt, RegistryError, StoreUnavailable

@@ -13,8 +13,9 @@ import stat
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
 from heddle_registry.adapters.position import Position, look, samples_digest
-from heddle_registry.core.records import attrs
 
 if TYPE_CHECKING:
     import re

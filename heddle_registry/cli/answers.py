@@ -26,7 +26,7 @@ def entry_json(entry: AgentEntry) -> dict[str, Any]:
 
 
 def _field_names(kind: type) -> list[str]:
-    from heddle_registry.core.records import fields
+    from attrs import fields
 
     return [field.name for field in fields(kind) if field.name != "unknown"]
 
@@ -50,7 +50,7 @@ def _value(value: Any) -> Any:
         return value if value - value == 0 else None  # JSON has no infinities and no NaN
     if isinstance(value, tuple):
         return [_value(item) for item in value]
-    if hasattr(type(value), "__record_fields__"):
+    if hasattr(type(value), "__attrs_attrs__"):
         return _record(value)
     return value
 

@@ -9,9 +9,10 @@ import math
 from collections.abc import Mapping  # noqa: TC003 (cattrs resolves the annotations)
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
 from heddle_registry.codec.toml_text import key_text
 from heddle_registry.core.limits import check_ttl
-from heddle_registry.core.records import attrs
 from heddle_registry.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import attrs
+
 from heddle_registry.codec.records import (
     corrupt_record,
     newer_schema,
@@ -39,7 +41,6 @@ from heddle_registry.core.entry import (
 )
 from heddle_registry.core.evidence import Owner
 from heddle_registry.core.lifecycle import AgentStatus
-from heddle_registry.core.records import attrs
 from heddle_registry.core.token import TokenHash
 
 MAX_FENCE: Final = I64_MAX

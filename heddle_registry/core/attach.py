@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from heddle_registry.core.attach_rules import (
     ATTACH_RULES,
     CREATE,
@@ -20,7 +22,6 @@ from heddle_registry.core.attach_rules import (
 )
 from heddle_registry.core.claim import ClaimState
 from heddle_registry.core.entry import AgentEntry, check_entry
-from heddle_registry.core.records import attrs
 from heddle_registry.core.reserve import IdTaken
 from heddle_registry.core.standing import Witness, entry_verdict, is_orphan, stand
 from heddle_registry.core.transaction import Decision, NeedFacts, PutEntry

@@ -14,7 +14,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from heddle_registry.core.records import attrs
+import attrs
+
 from heddle_registry.core.token import token_matches
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, TypeVar
 
+import attrs
+
 from heddle_registry.core.harness import base_name
-from heddle_registry.core.records import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

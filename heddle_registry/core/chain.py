@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
 from heddle_registry.core.harness import (
     CANDIDATE,
     DEFINITE,
@@ -24,7 +26,6 @@ from heddle_registry.core.harness import (
     base_name,
     env,
 )
-from heddle_registry.core.records import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -12,6 +12,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
 from heddle_registry.core.entry import SCHEMA, AgentEntry
 from heddle_registry.core.evidence import (
     EXPIRED,
@@ -25,7 +27,6 @@ from heddle_registry.core.evidence import (
     VerdictKind,
 )
 from heddle_registry.core.lifecycle import AgentStatus
-from heddle_registry.core.records import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from heddle_registry.core.records import attrs
+import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 from heddle_registry.core.claim import Claim, EndCause
 from heddle_registry.core.entry import AgentEntry, EntryExtension, check_entry
 from heddle_registry.core.lifecycle import EVENT_OF_STATUS, AgentStatus, EntryEvent, apply_event
 from heddle_registry.core.limits import MAX_KEPT_QUERIES
-from heddle_registry.core.records import attrs
 from heddle_registry.core.release import end_entry
 from heddle_registry.core.reserve import IdTaken
 from heddle_registry.core.standing import Witness, entry_verdict, is_orphan

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
 from heddle_registry.core.evidence import Owner, Subject
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.limits import check_session_id, check_thread
-from heddle_registry.core.records import attrs
 from heddle_registry.core.timestamp import Timestamp
 from heddle_registry.errors import RegistryError, UsageError
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from heddle_registry.core.harness import DEFINITE, json_object, names
-from heddle_registry.core.records import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -12,7 +12,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from heddle_registry.core.records import attrs
+import attrs
+
 from heddle_registry.errors import IllegalTransition
 
 if TYPE_CHECKING:

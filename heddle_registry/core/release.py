@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from heddle_registry.core.claim import (
     ClaimEvent,
     ClaimHolder,
@@ -12,7 +14,6 @@ from heddle_registry.core.claim import (
     claim_step,
 )
 from heddle_registry.core.lifecycle import EntryEvent, apply_event
-from heddle_registry.core.records import attrs
 from heddle_registry.core.renew import (
     bearer_refusal,
     claim_of_session,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from heddle_registry.core.claim import (
     Claim,
     ClaimEvent,
@@ -15,7 +17,6 @@ from heddle_registry.core.claim import (
 from heddle_registry.core.digest import is_same
 from heddle_registry.core.entry import SCHEMA
 from heddle_registry.core.lifecycle import EntryEvent, apply_event
-from heddle_registry.core.records import attrs
 from heddle_registry.core.standing import Standing, Witness, stand, with_heartbeat
 from heddle_registry.core.token import token_matches
 from heddle_registry.core.transaction import Decision, NeedFacts, PutClaim, PutEntry

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from heddle_registry.core.claim import (
     Claim,
     ClaimEvent,
@@ -17,7 +19,6 @@ from heddle_registry.core.entry import AgentEntry, EntryExtension
 from heddle_registry.core.evidence import VerdictKind
 from heddle_registry.core.lifecycle import EntryEvent, apply_event
 from heddle_registry.core.limits import MAX_SWEEP
-from heddle_registry.core.records import attrs
 from heddle_registry.core.standing import Standing, Witness, entry_verdict, is_orphan, stand
 from heddle_registry.core.token import TokenHash, token_matches
 from heddle_registry.core.transaction import (

@@ -6,9 +6,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import attrs
+
 from heddle_registry.core.lifecycle import is_stale
 from heddle_registry.core.limits import MAX_SWEEP
-from heddle_registry.core.records import attrs
 from heddle_registry.core.standing import with_heartbeat
 from heddle_registry.core.transaction import Damage, Keys, Loaded
 from heddle_registry.errors import RegistryError

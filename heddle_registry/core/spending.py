@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 from heddle_registry.core.entry import AgentUsageSummary
-from heddle_registry.core.records import attrs
 from heddle_registry.core.usage import UsageTotals, sum_totals
 
 if TYPE_CHECKING:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from heddle_registry.core.claim import (
     Claim,
     ClaimState,
@@ -13,7 +15,6 @@ from heddle_registry.core.claim import (
     with_ttl,
 )
 from heddle_registry.core.evidence import Evidence, Verdict, VerdictKind, judge
-from heddle_registry.core.records import attrs
 from heddle_registry.core.transaction import NeedFacts, fact_key
 
 if TYPE_CHECKING:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 from heddle_registry.core.claim import ClaimState, EndCause, was_ended_by_us
 from heddle_registry.core.entry import SCHEMA
 from heddle_registry.core.evidence import VerdictKind
 from heddle_registry.core.lifecycle import EntryEvent, apply_event
-from heddle_registry.core.records import attrs
 from heddle_registry.core.standing import Witness, is_orphan, stand
 from heddle_registry.core.transaction import (
     Decision,

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from heddle_registry.core.records import attrs
+import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
 from heddle_registry.core.digest import is_same, sha256_hex
-from heddle_registry.core.records import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

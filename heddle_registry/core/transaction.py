@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+import attrs
+
 from heddle_registry.core.claim import Claim, claim_of_entry
-from heddle_registry.core.records import attrs
 from heddle_registry.core.token import hash_token
 
 if TYPE_CHECKING:

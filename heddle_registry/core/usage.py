@@ -17,7 +17,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from heddle_registry.core.records import attrs
+import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

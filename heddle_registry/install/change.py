@@ -6,7 +6,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from heddle_registry.core.records import attrs
+import attrs
+
 from heddle_registry.errors import StoreUnavailable, UsageError
 
 if TYPE_CHECKING:

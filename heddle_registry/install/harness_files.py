@@ -6,7 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from heddle_registry.core.records import attrs
+import attrs
+
 from heddle_registry.errors import UsageError
 from heddle_registry.install import hook_files
 from heddle_registry.install.launch import command_line, is_relay_command, shell_text

@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from heddle_registry.core.records import attrs
+import attrs
+
 from heddle_registry.install import jsonc
 
 if TYPE_CHECKING:

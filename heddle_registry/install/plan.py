@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from heddle_registry.core.records import attrs
+import attrs
+
 from heddle_registry.errors import UsageError
 from heddle_registry.install.change import FileChange, missing_folders, read_settings
 from heddle_registry.install.harness_files import harness_file, settings_path, unwire, wire

@@ -6,9 +6,10 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+import attrs
+
 from heddle_registry.core.lifecycle import AgentStatus, EntryEvent
 from heddle_registry.core.limits import MAX_ID_TRIES, check_session_id, check_thread, check_ttl
-from heddle_registry.core.records import attrs
 from heddle_registry.core.release import (
     Bearer,
     HandOverRequest,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import attrs
+
 from heddle_registry.core.attach import ATTACH_RULES, AttachDecision, AttachFacts, decide_attach
 from heddle_registry.core.entry import AgentEntry
 from heddle_registry.core.harness import native_id
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.limits import MAX_ID_TRIES, check_thread, is_session_id
-from heddle_registry.core.records import attrs
 from heddle_registry.core.reserve import IdTaken
 from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, NeedFacts
 from heddle_registry.errors import PluginFault, RegistryError, UsageError

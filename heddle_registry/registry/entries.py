@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from heddle_registry.core.edit import (
     decide_create,
     decide_delete,
@@ -17,7 +19,6 @@ from heddle_registry.core.edit import (
 from heddle_registry.core.entry import AgentEntry
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.limits import MAX_ID_TRIES, check_session_id
-from heddle_registry.core.records import attrs
 from heddle_registry.core.reserve import IdTaken
 from heddle_registry.core.timestamp import Timestamp
 from heddle_registry.core.transaction import Keys

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from heddle_registry.core.records import attrs
+import attrs
+
 from heddle_registry.core.transaction import Decision, Keys, PutClaim, PutEntry
 from heddle_registry.ports import Query
 from heddle_registry.registry import AgentRegistry

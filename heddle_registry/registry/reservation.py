@@ -6,8 +6,9 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+import attrs
+
 from heddle_registry.core.lifecycle import AgentStatus
-from heddle_registry.core.records import attrs
 from heddle_registry.core.reserve import LiveOwner
 from heddle_registry.errors import ClaimLost, RegistryError, UsageError
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import attrs
+
 from heddle_registry.core.entry import check_entry
 from heddle_registry.core.lifecycle import AgentStatus, EntryEvent
 from heddle_registry.core.limits import (
@@ -14,7 +16,6 @@ from heddle_registry.core.limits import (
     check_thread,
     check_ttl,
 )
-from heddle_registry.core.records import attrs
 from heddle_registry.core.release import Bearer, decide_release
 from heddle_registry.core.reserve import (
     IdTaken,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from heddle_registry.core.limits import check_thread
-from heddle_registry.core.records import attrs
 from heddle_registry.core.sweep import Swept, decide_sweep
 from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, NeedFacts
 from heddle_registry.registry.transactions import Transactions

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from heddle_registry.core.claim import read_ttl
-from heddle_registry.core.records import attrs
 from heddle_registry.core.reserve import LiveOwner, Reserved
 from heddle_registry.core.timestamp import NS_PER_S
 from heddle_registry.core.transaction import Keys

@@ -21,8 +21,9 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final, Self
 
+import attrs
+
 from heddle_registry.core.evidence import Observation, Owner, ProcessState
-from heddle_registry.core.records import attrs
 from heddle_registry.core.timestamp import NS_PER_S, Instant, Timestamp
 from heddle_registry.ports import ProcessInfo
 

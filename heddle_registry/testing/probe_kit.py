@@ -24,8 +24,9 @@ import os
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
 from heddle_registry.core.harness import EVENTS, Harness, Signal, SignalKind, native_id
-from heddle_registry.core.records import attrs
 from heddle_registry.plugins import Plugins
 from heddle_registry.probe import ProbeResult, probe_recorded
 

@@ -18,6 +18,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from heddle_registry.core.claim import Claim, ClaimHolder, EndCause
 from heddle_registry.core.entry import (
     AgentEntry,
@@ -28,7 +30,6 @@ from heddle_registry.core.entry import (
 from heddle_registry.core.evidence import LivenessFact, LivenessFile, Owner, Subject
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.limits import MAX_SWEEP
-from heddle_registry.core.records import attrs
 from heddle_registry.core.timestamp import Timestamp
 from heddle_registry.core.token import hash_token
 from heddle_registry.core.transaction import (

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 CHECKS = {
     "folder", "file system", "lock", "left over", "quarantine", "entries", "claims", "settings",
-    "clock", "processes", "plugins",
+    "clock", "index", "processes", "plugins",
 }  # fmt: skip
 
 
