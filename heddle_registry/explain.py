@@ -9,7 +9,11 @@ import attrs
 from heddle_registry.core.claim import Claim, ClaimState
 from heddle_registry.core.evidence import Evidence, Verdict, VerdictKind
 from heddle_registry.core.limits import check_session_id, check_thread
-from heddle_registry.core.reserve import holder_sentence, presence_sentence
+from heddle_registry.core.reserve import (
+    holder_sentence,
+    presence_frees,
+    presence_sentence,
+)
 from heddle_registry.core.standing import is_orphan
 from heddle_registry.core.transaction import Keys
 from heddle_registry.core.tree import actor_chain, entries_by_actor
@@ -140,7 +144,7 @@ def why_branch(registry: AgentRegistry, thread: str) -> BranchStory:
                 verdict=verdict,
                 claim=shown_claim,
                 others=tuple(pair for pair in others if pair[0] is not entry),
-                frees_when="It frees when the session ends",
+                frees_when=presence_frees(entry, verdict),
                 sentences=(presence_sentence(entry, verdict),),
                 standing=shown_standing,
             )

@@ -186,7 +186,8 @@ class PastHolder:
             case EndCause.DEAD:
                 return f"its owner was found dead {when}{why}"
             case EndCause.EXPIRED:
-                return f"its TTL had passed, and it was taken over{taker} {when}{why}"
+                ended = f"taken over{taker}" if taker else "ended"
+                return f"its TTL had passed, and it was {ended} {when}{why}"
             case EndCause.HANDED_OVER:
                 return f"it was handed over to {self.by or 'another process'} {when}{why}"
             case EndCause.FORCED:

@@ -170,7 +170,7 @@ def decide_renew(
         return Decision(refusal=refusal)
     witness = Witness(facts)
     standing = stand(claim, loaded.entries, witness, now)
-    folder = _other_claim_on_folder(claim, loaded, witness, now)
+    folder = other_claim_on_folder(claim, loaded, witness, now)
     missing = witness.missing()
     if missing is not None:
         return missing
@@ -196,9 +196,10 @@ def decide_renew(
     )
 
 
-def _other_claim_on_folder(
+def other_claim_on_folder(
     claim: Claim, loaded: Loaded, witness: Witness, now: Instant
 ) -> str | None:
+    """Return the thread of another claim that keeps this one's folder; None for none."""
     if claim.path is None:
         return None
     for thread, other in sorted(loaded.claims.items()):
@@ -258,12 +259,22 @@ def judge_token(claim: Claim, token: str) -> FenceAnswer | None:
     return FenceAnswer(valid=False, fence=claim.fence, holder=None, why=why)
 
 
-def judge_fence(standing: Standing, fence: int, entries: Mapping[str, AgentEntry]) -> FenceAnswer:
-    """Return whether ``fence`` is the newest and its claim held, or expired and untaken."""
+def judge_fence(
+    standing: Standing,
+    fence: int,
+    entries: Mapping[str, AgentEntry],
+    folder_taken_by: str | None = None,
+) -> FenceAnswer:
+    """Return whether ``fence`` is the newest and its claim held, or expired and untaken.
+
+    An expired claim whose folder another branch's valid claim names (``folder_taken_by``) could
+    not be renewed any more: its fence guards nothing.
+    """
     claim = standing.claim
     holder = claim.holder.session_id if claim.holder is not None else None
     held = standing.state is ClaimState.HELD
-    untaken = standing.state is ClaimState.EXPIRED and not standing.verdict.is_dead
+    expired = standing.state is ClaimState.EXPIRED and not standing.verdict.is_dead
+    untaken = expired and folder_taken_by is None
     if fence == claim.fence and (held or untaken):
         why = "held" if held else "its TTL has passed, but nobody took the branch"
         return FenceAnswer(valid=True, fence=claim.fence, holder=holder, why=why)
@@ -272,6 +283,8 @@ def judge_fence(standing: Standing, fence: int, entries: Mapping[str, AgentEntry
     elif fence < claim.fence or claim.holder is None:
         ends = [past for past in claim.past if past.fence == fence]
         why = ends[0].story() if ends else f"fence {claim.fence} came after it"
+    elif expired:
+        why = f"its TTL has passed, and its folder belongs to the claim on {folder_taken_by!r}"
     else:
         why = lost_claim_error(standing).why
     living = holder if held and holder in entries else None

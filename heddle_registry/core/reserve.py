@@ -126,7 +126,8 @@ def presence_sentence(entry: AgentEntry, verdict: Verdict) -> str:
     return f"{_named(entry)} is there since {entry.started_at}, without a claim: {details}"
 
 
-def _presence_frees(entry: AgentEntry, verdict: Verdict) -> str:
+def presence_frees(entry: AgentEntry, verdict: Verdict) -> str:
+    """Return what would free a branch from somebody who is present, for people."""
     if verdict.kind is VerdictKind.ALIVE and entry.pid is not None:
         return f"It frees when process {entry.pid} or the session ends"
     return (
@@ -213,7 +214,7 @@ def decide_reserve(
                     verdict=verdict,
                     state="occupied",
                     why=presence_sentence(entry, verdict),
-                    frees_when=_presence_frees(entry, verdict),
+                    frees_when=presence_frees(entry, verdict),
                 )
             )
         elif verdict.is_alive:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import attrs
 
+from heddle_registry.core.claim import ClaimState
 from heddle_registry.core.lifecycle import AgentStatus, EntryEvent
 from heddle_registry.core.limits import MAX_ID_TRIES, check_session_id, check_thread, check_ttl
 from heddle_registry.core.release import (
@@ -22,6 +23,7 @@ from heddle_registry.core.renew import (
     decide_renew,
     judge_fence,
     judge_token,
+    other_claim_on_folder,
 )
 from heddle_registry.core.reserve import Reserved
 from heddle_registry.core.session_id import RANDOM_BYTES, encode_session_id
@@ -286,4 +288,11 @@ class AgentRegistry(ReserveDoors, SweepDoors):
         refused = judge_token(claim, token) if token is not None else None
         if refused is not None:
             return refused
-        return judge_fence(standing, claim.fence if fence is None else fence, loaded.entries)
+        taken_by = None
+        if standing.state is ClaimState.EXPIRED and claim.path is not None:
+            around, now = self.store.peek(Keys(threads=(thread,), path=claim.path))
+            taken_by = self._with_facts(
+                lambda witness: other_claim_on_folder(claim, around, witness, now)
+            )
+        asked = claim.fence if fence is None else fence
+        return judge_fence(standing, asked, loaded.entries, taken_by)

@@ -232,7 +232,20 @@ def test_a_folder_is_granted_under_one_branch_at_a_time(world: World, tmp_path: 
     world.reserve("three", path=str(other))
     world.reserve("four", path=str(tree / "inner"))
     world.host.advance(301)
+    assert world.registry.check("one", 1).valid, "expired, but nobody took branch or folder"
     assert world.reserve("two", path=str(tree)).fence == 1
+    late = world.registry.check("one", 1)
+    assert not late.valid
+    assert late.why == "its TTL has passed, and its folder belongs to the claim on 'two'"
+
+
+def test_the_end_of_an_expired_claim_is_told_as_no_take_over(world: World) -> None:
+    held = world.reserve("main")
+    world.host.advance(301)
+    assert world.registry.sweep(end_expired=True).reaped == (held.entry.session_id,)
+    with pytest.raises(ClaimLost) as lost:
+        world.registry.heartbeat(held.entry.session_id, held.token)
+    assert "its TTL had passed, and it was ended at " in lost.value.why
 
 
 @pytest.mark.parametrize(
