@@ -215,7 +215,7 @@ def test_a_process_is_the_same_after_the_clock_moved_the_boot_id_of_macos(host: 
 
 def test_importing_the_host_brings_no_heavy_library() -> None:
     code = (
-        "import sys, heddle_registry; before = set(sys.modules)\n"
+        "import os, sys, time, heddle_registry; before = set(sys.modules)\n"
         "import heddle_registry.adapters.host, heddle_registry.adapters.procfs\n"
         "print(sorted(name for name in set(sys.modules) - before"
         " if not name.startswith('heddle_registry')))\n"
