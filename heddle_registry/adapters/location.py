@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 from typing import Final
 
-import attrs
-
 from heddle_registry.errors import UsageError
 
 
-@attrs.frozen
 class Worktree:
     """A git worktree: its folder, the main one's, its git folder, its branch."""
 
-    root: str
-    main_root: str
-    git_dir: str
-    branch: str | None
+    __slots__ = ("branch", "git_dir", "main_root", "root")
+
+    def __init__(self, root: str, main_root: str, git_dir: str, branch: str | None) -> None:
+        self.root = root
+        self.main_root = main_root
+        self.git_dir = git_dir
+        self.branch = branch
 
 
 FOLDER: Final = ".heddle"

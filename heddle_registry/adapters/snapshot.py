@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
@@ -47,8 +47,7 @@ class DirectoryRecords(RecordMaps):
         return super().claim(thread)
 
 
-@attrs.frozen(kw_only=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """The records of one consistent moment, and what could not be read."""
 
     records: DirectoryRecords

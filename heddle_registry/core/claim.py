@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import attrs
 
@@ -67,8 +67,7 @@ class Fence(StrEnum):
     RAISED = "raised"
 
 
-@attrs.frozen
-class ClaimStep:
+class ClaimStep(NamedTuple):
     """One cell: the state that follows, what becomes of the fence and of the old holder's entry.
 
     ``ends_as`` None leaves the entry as it is; where the cell is a release, the caller's own
@@ -267,8 +266,7 @@ def claim_of_entry(entry: AgentEntry, now: Instant) -> Claim:
     )
 
 
-@attrs.frozen(kw_only=True)
-class TtlReading:
+class TtlReading(NamedTuple):
     """How a claim's TTL stands: seconds left (negative when passed) and which clock told."""
 
     left_s: float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
@@ -55,8 +55,7 @@ class Witness:
         return NeedFacts(tuple(self._missing.values())) if self._missing else None
 
 
-@attrs.frozen(kw_only=True)
-class Standing:
+class Standing(NamedTuple):
     """A claim as it stands: its state, the holder's entry, and why."""
 
     claim: Claim

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 import attrs
 
@@ -128,29 +128,25 @@ class Loaded:
         return claim_of_entry(max(copies, key=lambda entry: entry.fence or 0), now)
 
 
-@attrs.frozen
-class PutEntry:
+class PutEntry(NamedTuple):
     """Write this entry."""
 
     entry: AgentEntry
 
 
-@attrs.frozen
-class PutClaim:
+class PutClaim(NamedTuple):
     """Write this claim."""
 
     claim: Claim
 
 
-@attrs.frozen
-class RemoveEntry:
+class RemoveEntry(NamedTuple):
     """Remove the entry's file."""
 
     session_id: str
 
 
-@attrs.frozen
-class KeepQueries:
+class KeepQueries(NamedTuple):
     """Append context queries that no longer fit into the entry to its side file."""
 
     session_id: str
@@ -176,8 +172,7 @@ class Decision(Generic[T]):
     freed: tuple[str, ...] = ()
 
 
-@attrs.frozen
-class NeedFacts:
+class NeedFacts(NamedTuple):
     """Look at these, outside the exclusion, then ask again."""
 
     subjects: tuple[Subject, ...]

@@ -11,21 +11,6 @@ import attrs
 from heddle_registry.core.claim import ClaimState
 from heddle_registry.core.lifecycle import AgentStatus, EntryEvent
 from heddle_registry.core.limits import MAX_ID_TRIES, check_session_id, check_thread, check_ttl
-from heddle_registry.core.release import (
-    Bearer,
-    HandOverRequest,
-    decide_hand_over,
-    decide_release,
-)
-from heddle_registry.core.renew import (
-    FenceAnswer,
-    Renewed,
-    decide_renew,
-    judge_fence,
-    judge_token,
-    other_claim_on_folder,
-)
-from heddle_registry.core.reserve import Reserved
 from heddle_registry.core.session_id import RANDOM_BYTES, encode_session_id
 from heddle_registry.core.token import SALT_BYTES, hash_token
 from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, NeedFacts
@@ -40,6 +25,8 @@ if TYPE_CHECKING:
 
     from heddle_registry.core.attach import AttachDecision, AttachFacts, AttachRule
     from heddle_registry.core.entry import AgentEntry
+    from heddle_registry.core.renew import FenceAnswer, Renewed
+    from heddle_registry.core.reserve import Reserved
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.ports import Host, Store
     from heddle_registry.registry.reservation import AsyncReservation, Reservation
@@ -167,6 +154,8 @@ class AgentRegistry(ReserveDoors, SweepDoors):
         :raises UnknownEntry: there is no such entry.
         :raises IllegalTransition: the entry has ended and never held a claim.
         """
+        from heddle_registry.core.renew import decide_renew
+
         check_session_id(session_id)
         keys = Keys(sessions=(session_id,))
 
@@ -191,6 +180,8 @@ class AgentRegistry(ReserveDoors, SweepDoors):
         :raises IllegalTransition: the entry's status does not allow it.
         :raises UnknownEntry: there is no such entry.
         """
+        from heddle_registry.core.release import Bearer, decide_release
+
         check_session_id(session_id)
         events = {
             AgentStatus.COMPLETE: EntryEvent.COMPLETE,
@@ -219,6 +210,9 @@ class AgentRegistry(ReserveDoors, SweepDoors):
         :raises ClaimLost: the token is refused, or the claim is not held.
         :raises UsageError: neither or both are given, or the process does not run.
         """
+        from heddle_registry.core.release import HandOverRequest, decide_hand_over
+        from heddle_registry.core.reserve import Reserved
+
         check_session_id(session_id)
         if (to_pid is None) == (to_ttl_s is None):
             raise UsageError("name either a process or a TTL to hand over to")
@@ -275,6 +269,8 @@ class AgentRegistry(ReserveDoors, SweepDoors):
         :raises UsageError: neither is given.
         :raises RegistryError: the claim, or its holder's entry, cannot be read.
         """
+        from heddle_registry.core.renew import judge_fence, judge_token, other_claim_on_folder
+
         check_thread(thread)
         if fence is None and token is None:
             raise UsageError("check needs a fence or a token")

@@ -7,19 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from heddle_registry.core.edit import (
-    decide_create,
-    decide_delete,
-    decide_find_or_create,
-    decide_log_query,
-    decide_save,
-    decide_status,
-    decide_update,
-)
 from heddle_registry.core.entry import AgentEntry
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.limits import MAX_ID_TRIES, check_session_id
-from heddle_registry.core.reserve import IdTaken
 from heddle_registry.core.timestamp import Timestamp
 from heddle_registry.core.transaction import Keys
 from heddle_registry.errors import StoreUnavailable, UsageError
@@ -30,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from heddle_registry.core.entry import ContextQueryEntry
+    from heddle_registry.core.reserve import IdTaken
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.core.transaction import Decision, Facts, Loaded
 
@@ -63,6 +54,8 @@ class EntryDoors(LookUps):
         :raises IllegalTransition: its status cannot become that.
         :raises UsageError: a field was changed that cannot be.
         """
+        from heddle_registry.core.edit import decide_save
+
         entry = normalised(entry)
         check_session_id(entry.session_id)
         self._transact(
@@ -76,6 +69,8 @@ class EntryDoors(LookUps):
         :raises IllegalTransition: the table has no way there.
         :raises UnknownEntry: there is no such entry.
         """
+        from heddle_registry.core.edit import decide_status
+
         check_session_id(session_id)
         wanted = status_named(status)
         return self._transact(
@@ -94,6 +89,8 @@ class EntryDoors(LookUps):
         :raises IllegalTransition: it has ended.
         :raises UsageError: ``change`` touched a field that it may not.
         """
+        from heddle_registry.core.edit import decide_update
+
         check_session_id(session_id)
 
         def changed(entry: AgentEntry) -> AgentEntry:
@@ -115,6 +112,8 @@ class EntryDoors(LookUps):
         Returns the entry and whether it was created. The callables run under the store's
         exclusion (``build`` outside of it), perhaps twice, and may not call the registry.
         """
+        from heddle_registry.core.edit import decide_find_or_create
+        from heddle_registry.core.reserve import IdTaken
 
         def updated(entry: AgentEntry) -> AgentEntry:
             return normalised(update(entry))
@@ -138,6 +137,8 @@ class EntryDoors(LookUps):
 
         :raises UnknownEntry: there is no such entry.
         """
+        from heddle_registry.core.edit import decide_log_query
+
         check_session_id(session_id)
         logged = _normalised_query(query)
         return self._transact(
@@ -150,6 +151,8 @@ class EntryDoors(LookUps):
 
         :raises UnknownEntry: there is no such entry.
         """
+        from heddle_registry.core.edit import decide_delete
+
         check_session_id(session_id)
         self._transact(
             Keys(sessions=(session_id,)),
@@ -160,6 +163,8 @@ class EntryDoors(LookUps):
 def _creating(
     entry: AgentEntry,
 ) -> Callable[[Loaded, Instant, Facts], Decision[AgentEntry | IdTaken]]:
+    from heddle_registry.core.edit import decide_create
+
     return lambda loaded, _now, _facts: decide_create(entry, loaded)
 
 

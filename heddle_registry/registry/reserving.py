@@ -16,7 +16,6 @@ from heddle_registry.core.limits import (
     check_thread,
     check_ttl,
 )
-from heddle_registry.core.release import Bearer, decide_release
 from heddle_registry.core.reserve import (
     IdTaken,
     LiveOwner,
@@ -185,6 +184,8 @@ class ReserveDoors(EntryDoors):
     def _give_back(self, session_id: str, token: str) -> None:
         # The claim may stand, and its token was shown to nobody: as long as this process lives,
         # nobody could use the branch or free it.
+        from heddle_registry.core.release import Bearer, decide_release
+
         with suppress(RegistryError):
             self._transact(
                 Keys(sessions=(session_id,)),

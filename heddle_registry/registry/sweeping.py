@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import attrs
 
 from heddle_registry.core.limits import check_thread
-from heddle_registry.core.sweep import Swept, decide_sweep
 from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, NeedFacts
 from heddle_registry.registry.transactions import Transactions
 
 if TYPE_CHECKING:
+    from heddle_registry.core.sweep import Swept
     from heddle_registry.core.timestamp import Instant
 
 _SWEEP_AT_ONCE = 64
@@ -41,6 +41,8 @@ class SweepDoors(Transactions):
 
         ``dry_run`` says what would be done and changes nothing.
         """
+        from heddle_registry.core.sweep import Swept, decide_sweep
+
         loaded, _now = self.store.peek(
             Keys(all_active=True, all_stale=prune, threads=(thread,) if thread else ())
         )
