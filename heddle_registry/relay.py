@@ -17,6 +17,7 @@ from heddle_registry.errors import IllegalTransition, RegistryError, UnknownEntr
 if TYPE_CHECKING:
     from heddle_registry.core.attach import AttachDecision
     from heddle_registry.core.entry import AgentEntry
+    from heddle_registry.core.usage import UsageGroup
     from heddle_registry.plugins import Plugins
     from heddle_registry.ports import Host
     from heddle_registry.probe import Link, ProbeResult
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from heddle_registry.surroundings import Situation
 
 MAX_PAYLOAD_BYTES: Final = 1_048_576
+MAX_TRANSCRIPT_BYTES: Final = 16 * 1_048_576
+"""What is read of a session's transcripts at its end: a fifth of a second at the most."""
 LOCK_TIMEOUT_S: Final = 3.0
 """A harness waits for its hooks: a busy registry costs the event, not the session's start."""
 _SPEAKS_JSON: Final = frozenset({"claude-code", "codex", "gemini-cli", "qwen-code"})
@@ -135,7 +138,7 @@ def _relay(
             decision = _opened(registry, situation, result, plugins, settings)
             line = _context_line(decision, link, event)
         elif result.meaning in {"closed", "child_closed"}:
-            _closed(registry, link.native_actor_key)
+            _closed(registry, link.native_actor_key, plugins)
         else:
             _waiting(registry, link.native_actor_key)
     # A plugin's own text may quote what it was given.
@@ -176,7 +179,7 @@ def _is_same_instance(one: Link, other: Link) -> bool:
     return (one.harness, one.native_instance_key) == (other.harness, other.native_instance_key)
 
 
-def _closed(registry: AgentRegistry, actor_key: str) -> None:
+def _closed(registry: AgentRegistry, actor_key: str, plugins: Plugins) -> None:
     """End the actor's entry and its descendants' that attaching made; take it out of others."""
     from heddle_registry.core.attach import is_made_by_attach
     from heddle_registry.ports import Query
@@ -191,6 +194,7 @@ def _closed(registry: AgentRegistry, actor_key: str) -> None:
             if entry.harness != harness:
                 continue  # another harness that it started has hooks, or a life, of its own
             if is_made_by_attach(entry, found.claims.get(entry.thread)):
+                _note_usage(registry, entry, plugins)
                 _complete(registry, entry.session_id)
             elif key == actor_key:
                 _part(registry, entry.session_id, key)
@@ -199,6 +203,26 @@ def _closed(registry: AgentRegistry, actor_key: str) -> None:
             if below is not None and below not in seen and child.harness == harness:
                 seen.add(below)
                 keys.append(below)
+
+
+class _NoPrices:
+    # What `usage` looks up when somebody asks is not worth a harness's waiting.
+    def estimate(self, harness: str, group: UsageGroup) -> int | None:  # noqa: ARG002
+        return None
+
+
+def _note_usage(registry: AgentRegistry, entry: AgentEntry, plugins: Plugins) -> None:
+    # An ended entry takes no numbers any more, and the Rust tools read them there. A transcript
+    # too long to be read while a harness waits is left to `usage`, which reads it in any case.
+    from heddle_registry.ownership import transcripts_of
+    from heddle_registry.spending import fill_usage
+
+    try:
+        length = sum(os.path.getsize(path) for path in transcripts_of(entry))
+        if 0 < length <= MAX_TRANSCRIPT_BYTES:
+            fill_usage(registry, entry.session_id, plugins, prices=_NoPrices())
+    except (OSError, RegistryError):
+        return
 
 
 def _complete(registry: AgentRegistry, session_id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -216,6 +217,35 @@ def test_a_cleared_session_and_a_resumed_one_continue_what_they_go_on_from(
     assert resumed.extension.continues == first.session_id
     hook("SessionEnd", "s1", reason="other")
     assert hook("SessionStart", "s3", source="startup").extension.continues is None
+
+
+def test_the_end_of_a_session_leaves_what_it_spent_for_the_rust_tools(scenery: Scenery) -> None:
+    session = "019c8a70-dda7-7f33-98ea-f30553347322"
+    folder = f"{scenery.host.home_directory}/.codex/sessions/2026/11/22"
+    os.makedirs(folder)
+    rollout = f"{folder}/rollout-2026-11-22T09-39-06-{session}.jsonl"
+    lines = [
+        {"type": "session_meta", "payload": {"id": session}},
+        {"type": "turn_context", "payload": {"model": "gpt-5.5"}},
+        {"type": "event_msg", "payload": {"type": "token_count", "info": {
+            "total_token_usage": {"input_tokens": 120, "cached_input_tokens": 20,
+                                  "output_tokens": 7, "reasoning_output_tokens": 2,
+                                  "total_tokens": 127}}}},
+    ]  # fmt: skip
+    with open(rollout, "w", encoding="utf-8") as file:
+        file.writelines(
+            json.dumps({"timestamp": "2026-11-22T09:39:07Z", **line}) + "\n" for line in lines
+        )
+    payload = {"session_id": session, "transcript_path": rollout, "cwd": str(scenery.repo)}
+    scenery.hook("codex", "SessionStart", payload)
+    scenery.hook("codex", "SessionEnd", payload)
+    [entry] = scenery.entries().values()
+    assert entry.status == "complete"
+    spent = entry.usage_summary
+    assert (spent.input_tokens, spent.output_tokens, spent.reasoning_tokens) == (100, 7, 2)
+    assert entry.extension is not None
+    assert entry.extension.cache_read_tokens == 20
+    assert scenery.faults() == []
 
 
 def test_waiting_is_a_sign_of_life_and_makes_nobody(scenery: Scenery) -> None:
