@@ -66,7 +66,7 @@ def _folders(layout: Layout) -> Iterator[Check]:
     root_owner = os.stat(layout.root).st_uid
     for path in (
         layout.root, layout.agents, layout.claims, layout.live, layout.wait, layout.tmp,
-        layout.queries,
+        layout.queries, layout.quarantine,
     ):  # fmt: skip
         for finding in _folder(path, own, root_owner):
             all_well = False

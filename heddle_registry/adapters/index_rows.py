@@ -70,6 +70,9 @@ def entry_row(entry: AgentEntry) -> tuple[Any, ...]:
 
     :raises NotPlain: a value does not fit.
     """
+    if entry.reservation_token is not None:
+        # The Rust tool's clear text: our next write hashes it, and no copy may outlive that.
+        raise NotPlain
     extension = entry.extension
     usage = entry.usage_summary
     owner = extension.owner if extension is not None else None
