@@ -1,0 +1,161 @@
+"""Small lies about a program: every place where a source could say something else.
+
+A mutation changes one node of the syntax tree. Texts for people, annotations and docstrings are
+left out: what they say is checked elsewhere, and a test that pins each word keeps nobody safe.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_COMPARED: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
+    ast.Eq: (ast.NotEq,),
+    ast.NotEq: (ast.Eq,),
+    ast.Lt: (ast.LtE, ast.GtE),
+    ast.LtE: (ast.Lt, ast.Gt),
+    ast.Gt: (ast.GtE, ast.LtE),
+    ast.GtE: (ast.Gt, ast.Lt),
+    ast.Is: (ast.IsNot,),
+    ast.IsNot: (ast.Is,),
+    ast.In: (ast.NotIn,),
+    ast.NotIn: (ast.In,),
+}
+_CALCULATED: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.FloorDiv,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.BitOr: ast.BitAnd,
+    ast.BitAnd: ast.BitOr,
+}
+
+
+_LOOKS = {"repr", "hash", "eq", "kw_only", "slots"}
+"""Keywords of `attrs.field`: how a record is shown and compared, not what it means."""
+
+
+@attrs.frozen
+class Mutation:
+    """One lie: where, what it says instead, and the whole source that says it."""
+
+    line: int
+    what: str
+    source: str
+
+
+def mutations_of(source: str) -> Iterator[Mutation]:
+    """Yield every mutation of a module's source."""
+    plain = ast.parse(source)
+    count = sum(1 for _ in _places(plain))
+    for number in range(count):
+        for variant in range(4):
+            tree = ast.parse(source)
+            node, field, at = list(_places(tree))[number]
+            before = _text(node)
+            if not _change(node, field, at, variant):
+                break
+            after = _text(node)
+            if after == before:
+                continue
+            line = getattr(node, "lineno", 0)
+            changed = ast.unparse(ast.fix_missing_locations(tree))
+            yield Mutation(line, f"{_short(before)} -> {_short(after)}", changed)
+
+
+def _places(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int]]:
+    for node in _walk(tree):
+        if isinstance(node, ast.Compare):
+            for at in range(len(node.ops)):
+                yield node, "ops", at
+        elif isinstance(node, (ast.BoolOp, ast.UnaryOp, ast.BinOp, ast.Constant)):
+            yield node, "self", 0
+        elif isinstance(node, (ast.If, ast.IfExp, ast.While)):
+            yield node, "test", 0
+        elif isinstance(node, (ast.Break, ast.Continue)):
+            yield node, "self", 0
+        if isinstance(node, (ast.FunctionDef, ast.If, ast.For, ast.With, ast.Try, ast.While)):
+            for at, statement in enumerate(node.body):
+                if _can_go(statement):
+                    yield node, "body", at
+
+
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
+    if isinstance(node, (ast.JoinedStr, ast.Import, ast.ImportFrom)):
+        return
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    yield node
+    for name, value in ast.iter_fields(node):
+        if name in ("annotation", "returns", "decorator_list", "type_comment"):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.keyword) and child.arg in _LOOKS:
+                continue
+            if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
+                continue  # a docstring
+            if isinstance(child, ast.AST):
+                yield from _walk(child)
+
+
+def _can_go(statement: ast.stmt) -> bool:
+    if isinstance(statement, (ast.AugAssign, ast.Raise, ast.Return)):
+        return True
+    return isinstance(statement, ast.Expr) and not isinstance(statement.value, ast.Constant)
+
+
+def _change(node: Any, field: str, at: int, variant: int) -> bool:
+    """Make variant number ``variant`` of a lie at that place; False when there is none."""
+    if field == "ops":
+        choices = _COMPARED[type(node.ops[at])]
+        if variant >= len(choices):
+            return False
+        node.ops[at] = choices[variant]()
+        return True
+    if field == "test":
+        if variant > 1:
+            return False
+        node.test = ast.copy_location(ast.Constant(variant == 0), node.test)
+        return True
+    if variant:
+        return False
+    if field == "body":
+        gone = node.body[at]
+        # Falling through says more than an answer of None, which often means the same as False.
+        last = isinstance(gone, ast.Return) and isinstance(node, ast.FunctionDef)
+        value = ast.Return(value=None) if last else ast.Pass()
+        node.body[at] = ast.copy_location(value, gone)
+        return True
+    return _change_self(node)
+
+
+def _change_self(node: Any) -> bool:
+    if isinstance(node, ast.BoolOp):
+        node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        operand = ast.copy_location(ast.Call(ast.Name("bool"), [node.operand], []), node)
+        node.op, node.operand = ast.Not(), ast.UnaryOp(ast.Not(), operand)
+    elif isinstance(node, ast.BinOp) and type(node.op) in _CALCULATED:
+        node.op = _CALCULATED[type(node.op)]()
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        node.value = not node.value
+    elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+        node.value += 1
+    else:
+        return False
+    return True
+
+
+def _text(node: ast.AST) -> str:
+    return ast.unparse(node)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 90 else line[:89] + "…"
