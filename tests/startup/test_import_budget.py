@@ -1,0 +1,128 @@
+"""What each command may import: names, because milliseconds are the machine's and these are ours.
+
+Whoever adds to a set here makes every such command slower, everywhere; docs/performance.md says
+what the modules cost.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.process_helpers import ROOT
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Heddle
+
+THIRD_PARTY = {
+    "attrs", "cattrs", "fasteners", "genai_prices", "orjson", "pluggy", "psutil", "rich", "tomli",
+    "tomli_w",
+}  # fmt: skip
+HEAVY = {
+    "argparse", "ast", "asyncio", "base64", "concurrent", "contextlib", "ctypes", "datetime",
+    "decimal", "email", "enum", "fractions", "hashlib", "hmac", "http", "importlib.metadata",
+    "inspect", "json", "logging", "multiprocessing", "pathlib", "pickle", "platform", "random",
+    "re", "secrets", "shutil", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading",
+    "tomllib", "traceback", "typing", "unittest", "urllib", "uuid", "zipfile",
+}  # fmt: skip
+WITH_ATTRS = {"ast", "contextlib", "enum", "inspect", "platform", "re", "threading", "typing"}
+"""What attrs imports itself: said once, and with the version of attrs that is there."""
+
+PARSED = {"argparse"}
+RECORDS = {"attrs", "datetime"}
+STORE = PARSED | RECORDS | {"sqlite3", "tomli"}
+JSON = {"json"}
+"""Also where an entry with lists is made of its row in the index, not of its file."""
+
+BUDGETS = {
+    "why main": STORE,
+    "why main --json": STORE | JSON,
+    "why SESSION": STORE,
+    "check main --fence 1": STORE,
+    "list": STORE,
+    "list --json": STORE | JSON,
+    "heartbeat SESSION --token TOKEN --json": STORE | JSON,
+    "heartbeat SESSION --token wrong": STORE,
+    "reserve other --ttl 60": STORE,
+    "reserve other --owner-pid 1": STORE,
+    "release SESSION --token TOKEN": STORE,
+    "gc": STORE,
+    "--help": PARSED | {"enum", "re"},
+    "list --help": PARSED | {"enum", "re"},
+    "nonsense": PARSED | {"enum", "re"},
+}
+NOT_FOR_LOOKS = {
+    f"heddle_registry.{name}"
+    for name in (
+        "core.attach", "core.attach_rules", "core.chain", "core.edit", "core.harness",
+        "core.release", "core.sweep", "core.usage", "detection", "hookspecs", "plugins", "probe",
+        "registry.attaching", "registry.reservation", "registry.scripting", "registry.waiting",
+    )
+}  # fmt: skip
+
+TELL = """
+import os, sys
+from heddle_registry.__main__ import main
+told = os.dup(1)
+null = os.open(os.devnull, os.O_RDWR)
+for fd in (0, 1, 2):
+    os.dup2(null, fd)
+main(sys.argv[1:])
+os.write(told, " ".join(sys.modules).encode())
+"""
+
+
+def imported(words: list[str]) -> set[str]:
+    """Every module that a command has imported at its end."""
+    done = subprocess.run(
+        [sys.executable, "-c", TELL, *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=60,
+    )
+    return set(done.stdout.decode().split())
+
+
+def before() -> set[str]:
+    """What the interpreter and the site's own hooks import before the first line of ours."""
+    code = "import os, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+    return set(done.stdout.decode().split())
+
+
+@pytest.fixture
+def session(heddle: Heddle) -> tuple[str, str]:
+    """The id and the token of a claim on main, with the index in place."""
+    won = heddle.json("reserve", "main", "--ttl", "600")
+    heddle("list")
+    return won["entry"]["session_id"], won["token"]
+
+
+@pytest.mark.parametrize("command", BUDGETS)
+def test_a_command_imports_what_its_budget_allows_and_no_more(command, session):
+    given = {"SESSION": session[0], "TOKEN": session[1]}
+    modules = imported([given.get(word, word) for word in command.split()])
+    watched = modules & (THIRD_PARTY | HEAVY)
+    if "attrs" in modules:
+        watched -= WITH_ATTRS
+    budget = BUDGETS[command]
+    assert watched in (budget, budget | JSON if "sqlite3" in budget else budget)
+    if command.split()[0] in ("why", "list", "check", "heartbeat"):
+        assert modules & NOT_FOR_LOOKS == set()
+
+
+def test_the_plain_heartbeat_imports_nothing_but_the_systems_own_modules(session):
+    modules = imported(["heartbeat", session[0], "--token", session[1]]) - before()
+    ours = {name for name in modules if name.startswith("heddle_registry")}
+    assert {name.removeprefix("heddle_registry").lstrip(".") for name in ours} == {
+        *("", "__main__", "beat", "plain_records", "core", "core.digest"),
+        *("adapters", "adapters.atomic_file", "adapters.lock_file", "adapters.flock"),
+        *("adapters.liveness_file", "adapters.procfs"),
+    }
+    built_in = {"_operator", "_sha2", "_sha256", "errno", "fcntl"}
+    assert modules - ours <= {"__future__"} | built_in
