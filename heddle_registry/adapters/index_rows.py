@@ -137,9 +137,9 @@ def entry_from_row(row: Sequence[Any]) -> AgentEntry:
     at += 3
     for name in _TIMES:
         text = row[at]
-        fields[name] = Timestamp(text) if text is not None else None
+        fields[name] = Timestamp.trusted(text) if text is not None else None
         at += 1
-    fields["started_at"] = Timestamp(row[at])
+    fields["started_at"] = Timestamp.trusted(row[at])
     usage = row[at + 1 : _AT_SCHEMA]
     if usage != (None, None, None, None, None):
         fields["usage_summary"] = AgentUsageSummary(**dict(zip(_USAGE, usage, strict=True)))
@@ -152,7 +152,7 @@ def entry_from_row(row: Sequence[Any]) -> AgentEntry:
         more = json.loads(row[_AT_MORE])
         fields["attach_precedence"] = tuple(more.get("a", ()))
         fields["context_queries"] = tuple(
-            ContextQueryEntry(path=path, scope=scope, queried_at=Timestamp(queried_at))
+            ContextQueryEntry(path=path, scope=scope, queried_at=Timestamp.trusted(queried_at))
             for path, scope, queried_at in more.get("q", ())
         )
     if row[_AT_SCHEMA] is not None:
