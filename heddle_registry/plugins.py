@@ -247,15 +247,17 @@ def installed(
 
 
 def _scan(roots: Sequence[str]) -> list[tuple[str, str, str, str]]:
+    import re
     from importlib.metadata import distributions
 
     seen: set[str] = set()
     found = []
     for distribution in distributions(path=list(roots)):
         name = str(distribution.metadata["Name"])
-        if name in seen:  # an earlier folder of the path shadows it
+        spelled = re.sub(r"[-_.]+", "-", name).lower()  # installers spell one name in many ways
+        if spelled in seen:  # an earlier folder of the path shadows it
             continue
-        seen.add(name)
+        seen.add(spelled)
         found += [
             (point.name, point.value, name, distribution.version)
             for point in distribution.entry_points

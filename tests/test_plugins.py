@@ -261,3 +261,23 @@ def test_two_distributions_with_one_name_give_the_same_winner_every_time(site: P
     assert found.names == ("one",)
     assert ["zz-twin" in str(fault) for fault in found.faults] == [True]
     assert os.path.isdir(site)
+
+
+def test_one_distribution_spelled_in_two_ways_is_installed_once(site: Path, tmp_path: Path) -> None:
+    install(site, "one")
+    other = tmp_path / "other"
+    other.mkdir()
+    install(other, "one")
+    sys.path.append(str(other))
+    try:
+        metadata = other / "heddle_test_one-1.0.dist-info" / "METADATA"
+        text = metadata.read_text()
+        spelled = text.replace("heddle_test_one", "Heddle.Test-One")
+        spelled = spelled.replace("heddle-test-one", "Heddle.Test-One")
+        assert spelled != text
+        metadata.write_text(spelled)
+        plugins = loaded()
+    finally:
+        sys.path.remove(str(other))
+    assert ours(plugins) == {"one"}
+    assert plugins.faults == []

@@ -26,7 +26,8 @@ def test_a_table_that_changed_makes_the_page_stale(tmp_path):
     (tmp_path / "docs" / "explanation").mkdir(parents=True)
     shutil.copy(SCRIPT, tmp_path / "docs")
     shutil.copytree(ROOT / "heddle_registry" / "core", tmp_path / "heddle_registry" / "core")
-    shutil.copy(ROOT / "heddle_registry" / "errors.py", tmp_path / "heddle_registry")
+    for name in ("__init__.py", "errors.py"):  # a whole package, or an installed one comes first
+        shutil.copy(ROOT / "heddle_registry" / name, tmp_path / "heddle_registry")
     page = tmp_path / "docs" / "explanation" / "state-machine.md"
     shutil.copy(ROOT / "docs" / "explanation" / "state-machine.md", page)
     script = tmp_path / "docs" / SCRIPT.name
