@@ -156,8 +156,8 @@ def _is_of_kind(value: str, kind: str) -> bool:
         whole, point, fraction = value.partition(".")
         if not (_is_number(whole) and len(whole) <= 15):  # noqa: PLR2004 - exact in a float
             return False
-        if kind == "f":
-            return fraction.isascii() and fraction.isdigit()
+        if kind == "f" or (point and not _is_digits(fraction)):
+            return _is_digits(fraction)
         return not point or (repr(float(value)) == value and fraction != "0")
     if kind == "w":
         return value.strip('"') in _STATUSES and _is_text(value)

@@ -91,7 +91,11 @@ class Procfs:
 
     def pid_ns(self) -> str:
         """Return the inode of the caller's pid namespace, empty where there are none."""
-        return _namespace("pid")
+        # A process stays in the one it was born in: only its children can be put into another.
+        found = _constants.get("pid_ns")
+        if found is None:
+            found = _constants["pid_ns"] = _namespace("pid")
+        return found
 
     def time_ns(self) -> str:
         """Return the inode of the caller's time namespace, empty where there are none."""

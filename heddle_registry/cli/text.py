@@ -78,8 +78,7 @@ def print_table(
     if not wants_colour() or len(rows) > _MOST_STYLED:
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
         for row in (header, *rows):
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            print("  ".join(cells).rstrip())
+            print("  ".join(map(str.ljust, row, widths)).rstrip())
         return
     from rich.console import Console
     from rich.table import Table

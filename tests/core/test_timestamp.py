@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -163,3 +164,14 @@ def test_after_a_reboot_or_from_another_time_namespace_the_wall_clock_tells(
 
 def test_two_unknown_boots_are_not_taken_for_one() -> None:
     assert instant(1_010, 60, boot="").seconds_since(instant(1_000, 0, boot="")) == (10.0, True)
+
+
+def test_a_trusted_text_is_looked_at_only_when_it_is_compared():
+    read, trusted = Timestamp("2026-07-01T12:00:00.5Z"), Timestamp.trusted("2026-07-01T12:00:00.5Z")
+    assert trusted == read
+    assert hash(trusted) == hash(read)
+    assert not trusted < read
+    assert (trusted.sort_key, trusted.unix_ns) == (read.sort_key, read.unix_ns)
+    assert pickle.loads(pickle.dumps(Timestamp.trusted(read.text))).sort_key == read.sort_key
+    with pytest.raises(AttributeError):
+        _ = trusted.nothing

@@ -152,9 +152,10 @@ claims = st.builds(
     schema=st.sampled_from([1, 1, 1, 2]),
 )  # fmt: skip
 _TEXTS = ("native_actor_key", "native_parent_actor_key", "task_assignment_id", "attach_reason")
+plain_seconds = st.integers(1, 2_592_000).map(float) | st.floats(1, 2_592_000)
 plain_extensions = st.builds(
     nasty.EntryExtension, owner=st.none() | owners, fence=st.none() | st.integers(0, 9),
-    ttl_s=st.none() | nasty.seconds, token=st.sampled_from([None, KEPT]),
+    ttl_s=st.none() | plain_seconds, token=st.sampled_from([None, KEPT]),
     usage_sources=st.lists(plain_text, max_size=3).map(tuple),
 )  # fmt: skip
 plain_entries = st.builds(
