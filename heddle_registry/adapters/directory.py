@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakSet
 
 import attrs
 
@@ -49,6 +50,10 @@ _FEW = 16
 
 _shared: dict[str, tuple[Folders, Index]] = {}
 """What this process has parsed of each registry: a new store object need not begin anew."""
+_in_use: WeakSet[Folders | Index] = WeakSet()
+"""All of them that some store still has, for a forked child to make its own."""
+_MOST_SHARED = 8
+"""Registries whose parsed records and open index are kept; the one opened first goes first."""
 
 
 def _once(read: Callable[[], str]) -> Callable[[], str]:
@@ -69,15 +74,19 @@ def shared_parts(layout: Layout, host: Host) -> tuple[Folders, Index]:
     parts = _shared.get(key)
     if parts is None:
         parts = (Folders(layout), Index(layout, _once(lambda: host.now().boot_id)))
+        while len(_shared) >= _MOST_SHARED:
+            oldest = _shared.pop(next(iter(_shared), ""), None)
+            if oldest is not None:
+                oldest[1].close()  # whoever still uses it opens it again
         parts = _shared.setdefault(key, parts)
+        _in_use.update(parts)
     return parts
 
 
 def _forget_in_child() -> None:
     # Another OS thread of the parent may have held a lock of theirs at the fork.
-    for folders, index in list(_shared.values()):
-        index.forget_parent()
-        folders.forget_parent()
+    for part in list(_in_use):
+        part.forget_parent()
 
 
 if hasattr(os, "register_at_fork"):

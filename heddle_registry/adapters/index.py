@@ -115,6 +115,11 @@ class Index:
             _left_behind.append(self._connection)
         self._connection = None
 
+    def close(self) -> None:
+        """Close the connection; the next question opens it again."""
+        with self._mutex:
+            self._drop()
+
     # -- trust -------------------------------------------------------------------------------
 
     def folder_stamps(self) -> Stamps:

@@ -18,7 +18,7 @@ from heddle_registry import AgentRegistry, AgentStatus, Query
 from heddle_registry.adapters import directory
 from heddle_registry.adapters.index import Index
 from heddle_registry.codec import entry_to_toml
-from tests.process_helpers import ROOT, python, until
+from tests.process_helpers import ROOT, in_fork, python, until
 
 SEED = ROOT / "tests" / "seed_registry.py"
 
@@ -302,6 +302,39 @@ def test_a_copied_registry_is_not_believed_by_its_old_index(registry, heddle, tm
     (copy / "agents" / "agent-01.toml").unlink()
     assert AgentRegistry(copy).list() == by_scan(copy)
     assert AgentRegistry(copy).load("agent-01") is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="nowhere to count descriptors")
+def test_many_registries_in_one_process_keep_few_files_open(tmp_path):
+    registries = [AgentRegistry(tmp_path / str(number) / ".heddle") for number in range(40)]
+    for registry in registries:
+        registry.save(entry_of(registry, "agent-one"))
+        assert len(registry.list()) == 1
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number in range(40, 80):
+        registry = AgentRegistry(tmp_path / str(number) / ".heddle")
+        registry.save(entry_of(registry, "agent-one"))
+        assert len(registry.list()) == 1
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 16
+    assert all(len(registry.list()) == 1 for registry in registries), "a closed index opens again"
+
+
+def test_a_forked_child_opens_an_index_of_its_own_also_of_a_registry_long_unused(
+    registry, heddle, tmp_path
+):
+    for number in range(20):
+        AgentRegistry(tmp_path / str(number) / ".heddle").save(entry_of(registry, "agent-one"))
+    assert registry.find_active_by_native_actor_key("codex:thread:3") is not None
+    parents = registry.store.index._connection
+    assert parents is not None
+
+    def child():
+        found = registry.find_active_by_native_actor_key("codex:thread:4")
+        own = registry.store.index._connection
+        return found.session_id, own is not None and own is not parents
+
+    assert in_fork(child) == ("agent-04", True)
+    assert registry.list() == by_scan(heddle)
 
 
 def test_hardly_anything_is_opened_for_a_look_up_among_many(registry, heddle):
