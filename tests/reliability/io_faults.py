@@ -134,10 +134,17 @@ class Faults:
                 if name == "access":
                     return False  # it answers, whatever is wrong
                 raise
-            answer = real(*given, **named)
+            met = self.calls[-1] if self.calls else None
+            try:
+                answer = real(*given, **named)
+            except OSError:
+                if met is not None:
+                    met.name += " (in vain)"
+                raise
             if name == "open":
                 self.open_fds[answer] = path
-                self.calls[-1].fd = answer
+                if met is not None:
+                    met.fd = answer
             return answer
 
         return called
