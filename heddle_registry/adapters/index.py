@@ -120,6 +120,13 @@ class Index:
         with self._mutex:
             self._drop()
 
+    def __del__(self) -> None:
+        if self._connection is not None and self._opened is not None:
+            if self._opened[0] == os.getpid():
+                self._drop()
+            else:
+                _left_behind.append(self._connection)
+
     # -- trust -------------------------------------------------------------------------------
 
     def folder_stamps(self) -> Stamps:

@@ -232,4 +232,7 @@ def _connect(source: TranscriptSource) -> sqlite3.Connection:
         if log:
             source.fault("stale", "its write-ahead log cannot be read here; newest messages lack")
         database = sqlite3.connect(uri + "&immutable=1", uri=True)
+    except sqlite3.Error:
+        database.close()
+        raise
     return database
