@@ -1,0 +1,41 @@
+"""Would these tests have caught that bug? Each promise holds, and fails once its bug is planted."""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.reliability.io_faults import quick_folder
+from tests.reliability.planted import BUGS, Bug
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CHECKS = list(dict.fromkeys(bug.check for bug in BUGS))
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_promise_is_kept(check: Callable[[Path], None]) -> None:
+    with quick_folder() as folder:
+        check(folder)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: f"{bug.kind}: {bug.name}")
+def test_a_planted_bug_is_caught(bug: Bug) -> None:
+    with pytest.MonkeyPatch.context() as patch, quick_folder() as folder:
+        bug.plant(patch)
+        with pytest.raises((Exception, pytest.fail.Exception)) as caught:
+            bug.check(folder)
+    # What catches it is a promise, not the patch itself going wrong.
+    assert not isinstance(caught.value, (AttributeError, NameError, TypeError)), caught.value
+    assert "promises" in str(caught.traceback) or "reliability" in str(caught.traceback)
+
+
+def test_each_class_of_failure_has_two_bugs_at_least() -> None:
+    counts = collections.Counter(bug.kind for bug in BUGS)
+    single = {"links", "folder"}
+    assert [kind for kind, count in counts.items() if count < 2 and kind not in single] == []
+    print(f"{len(BUGS)} planted bugs: {dict(counts)}")
