@@ -31,6 +31,20 @@ T = TypeVar("T")
 _ROUNDS_OF_FACTS = 3
 
 
+class _Onlooker(Witness):
+    # The witness of a look. Nobody waits for it, so it goes and sees at once what it is asked;
+    # a decision under the exclusion must not.
+    def __init__(self, facts: Facts, see: Callable[[Subject], None]) -> None:
+        super().__init__(facts)
+        self._see = see
+
+    def verdict(self, subject: Subject) -> Verdict:
+        has_process = subject.owner is not None or subject.pid is not None
+        if (has_process or subject.liveness is not None) and fact_key(subject) not in self._facts:
+            self._see(subject)
+        return super().verdict(subject)
+
+
 class Transactions:
     """What every door of the registry stands on: a store, a host, and the rounds of facts."""
 
@@ -58,14 +72,11 @@ class Transactions:
 
     def _with_facts(self, judge_all: Callable[[Witness], T], *, details: bool = False) -> T:
         facts: Facts = {}
-        for _ in range(_ROUNDS_OF_FACTS):
-            witness = Witness(facts)
-            result = judge_all(witness)
-            need = witness.missing()
-            if need is None:
-                return result
-            self._gather(need.subjects, facts, details=details)
-        return result
+
+        def see(subject: Subject) -> None:
+            self._gather((subject,), facts, details=details)
+
+        return judge_all(_Onlooker(facts, see))
 
     def _gather(self, subjects: Iterable[Subject], facts: Facts, *, details: bool = False) -> None:
         for subject in subjects:
