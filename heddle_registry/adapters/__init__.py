@@ -1,0 +1,1 @@
+"""What the ports are here: folders, locks, processes, the index, transcripts."""
