@@ -63,11 +63,6 @@ def strings_text(texts: Iterable[str]) -> str:
     return "[\n" + "".join(f"    {text},\n" for text in spelt) + "]"
 
 
-def float_text(value: float) -> str:
-    """Return the shortest text that reads back as the same 64-bit float."""
-    return repr(float(value))
-
-
 def seconds_text(value: float) -> str:
     """Return a duration as an integer where it is whole."""
     return str(int(value)) if value.is_integer() else repr(value)
@@ -102,30 +97,18 @@ def f32_text(value: float) -> str:
     return f"{sign}{figures[:point]}.{figures[point:]}"
 
 
-def value_text(value: Any) -> str:
-    """Return any value that ``tomli`` reads, on the key's line.
+def loose_line(key: str, value: Any) -> str:
+    """Return ``key = value`` for a key that nobody here knows, as ``tomli_w`` writes it.
 
-    :raises UsageError: TOML has no form for it.
+    :raises UsageError: TOML has no form for the value.
     """
-    if isinstance(value, str):
-        return string_text(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return float_text(value)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(value_text, value))}]"
-    if isinstance(value, dict):
-        pairs = [f"{_checked_key(key)} = {value_text(item)}" for key, item in value.items()]
-        return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
-    # Late: only a loose key brings a date here.
-    from datetime import date, datetime, time
+    # Late: hardly any record has such a key, and every command would pay for the import.
+    import tomli_w
 
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    raise UsageError(f"TOML has no form for a value of type {type(value).__name__}")
+    try:
+        return tomli_w.dumps({key: value})
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"TOML has no form for the value of {key!r}: {error}") from None
 
 
 def _checked_key(key: object) -> str:
@@ -149,7 +132,8 @@ def write_loose_lines(values: Mapping[str, Any], out: list[str]) -> list[tuple[s
         if isinstance(value, dict) or _is_table_array(value):
             tables.append((key, value))
         else:
-            out.append(f"{_checked_key(key)} = {value_text(value)}\n")
+            _checked_key(key)
+            out.append(loose_line(key, value))
     return tables
 
 

@@ -230,7 +230,7 @@ def test_unknown_keys_are_written_behind_the_known_ones_of_their_table():
     text = MINIMAL.decode().replace("status", "attach_precedence = []\nstatus").replace(
         'active"\n', 'active"\ncontext_queries = []\n'
     ) + (
-        "later = 2027-01-01T00:00:00+01:00\n"
+        "later = 2027-01-01 00:00:00+01:00\n"
         "\n[usage_summary]\ninput_tokens = 1\nimages = 3\n"
         '\n[heddle_registry]\nschema = 1\nfence = 7\nmood = "calm"\n'
         '\n[heddle_registry.owner]\npid = 5\ncgroup = "/x"\n'
