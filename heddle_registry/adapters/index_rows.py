@@ -209,4 +209,6 @@ def claim_keys(claim: Claim | None) -> tuple[Any, ...] | None:
     """Return what the index looks claims up by; a change of anything else moves no row."""
     if claim is None:
         return None
-    return (claim.thread, claim.path, claim_sessions(claim))
+    # The holder by itself: a release leaves the same sessions, and is no renewal.
+    holder = claim.holder.session_id if claim.holder is not None else None
+    return (claim.thread, claim.path, holder, claim_sessions(claim))

@@ -64,6 +64,10 @@ def _held(world: World) -> Any:
     return world.reserve(pid=world.host.spawn(["holder"]), path=str(world.folder.parent))
 
 
+def _timed(world: World) -> Any:
+    return world.reserve()
+
+
 def _nothing(world: World) -> None:
     world.present("agent-elsewhere", "elsewhere")
 
@@ -206,6 +210,10 @@ OPERATIONS = (
     Operation("end by update_status", _held,
               lambda w, h: w.registry.update_status(h.entry.session_id, "complete")),
     Operation("delete", _held, lambda w, h: w.registry.delete(h.entry.session_id)),
+    Operation("delete the holder of no folder", _timed,
+              lambda w, h: w.registry.delete(h.entry.session_id)),
+    Operation("release by the holder of no folder", _timed,
+              lambda w, h: w.registry.release(h.entry.session_id, token=h.token)),
     Operation("sweep and prune", _dead_and_stale, lambda w, _: w.registry.sweep()),
     Operation("log a query over the brim", _full_log,
               lambda w, _: w.registry.log_context_query("agent-log", _query("after"))),
