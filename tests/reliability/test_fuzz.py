@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 GOLDEN = [path.read_bytes() for path in sorted((ROOT / "tests/data/golden").glob("*.toml"))]
 SPLICES = [
     b"", b"\0", b"\xff\xfe", b"\x1b[2J", b"[" * 300, b"nan", b"-1", b"9" * 400, b'"' * 3, b"=",
-    b"\r", b"fence = 9" + b"9" * 18, b"[heddle_registry]\n", b"schema = 99\n", b"status = 'gone'\n", b"pid = 4294967296\n",
+    b"\r", b"fence = 9" + b"9" * 18, b"[heddle_registry]\n", b"schema = 99\n",
+    b"status = 'gone'\n", b"pid = 4294967296\n",
     b"started_at = 2026-07-01T12:00:00Z\n", b"fence = -1\n", b"ttl_s = 1e400\n", b"x = {a = []}\n",
     b'path = "\\u0000"\n', b'completed_at = "9999-12-31T23:59:60+23:59"\n',
 ]  # fmt: skip
