@@ -50,8 +50,8 @@ def passes(folder: Path, tests: Iterable[str], ignored: Iterable[str] = ()) -> b
             signal.alarm(LIMIT_S)  # a mutation may have no end
             import pytest
 
-            options = ["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", "-o", "addopts=", "-m",
-                       "not nightly and not lab", "--import-mode=importlib"]  # fmt: skip
+            options = ["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", "-o", "addopts=",
+                       "-m", "not nightly and not lab", "--import-mode=importlib"]  # fmt: skip
             status = int(pytest.main([*options, *(f"--ignore={i}" for i in ignored), *chosen]))
         finally:
             os._exit(min(status, 100))

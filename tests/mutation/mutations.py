@@ -58,10 +58,10 @@ def mutations_of(source: str) -> Iterator[Mutation]:
         for variant in range(4):
             tree = ast.parse(source)
             node, field, at = list(_places(tree))[number]
-            before = _text(node)
+            before = _told(node, field, at)
             if not _change(node, field, at, variant):
                 break
-            after = _text(node)
+            after = _told(node, field, at)
             if after == before:
                 continue
             line = getattr(node, "lineno", 0)
@@ -105,7 +105,10 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _can_go(statement: ast.stmt) -> bool:
-    if isinstance(statement, (ast.AugAssign, ast.Raise, ast.Return)):
+    if isinstance(statement, ast.Return):
+        nothing = statement.value is None or ast.unparse(statement.value) == "None"
+        return not nothing
+    if isinstance(statement, (ast.AugAssign, ast.Raise)):
         return True
     return isinstance(statement, ast.Expr) and not isinstance(statement.value, ast.Constant)
 
@@ -152,8 +155,8 @@ def _change_self(node: Any) -> bool:
     return True
 
 
-def _text(node: ast.AST) -> str:
-    return ast.unparse(node)
+def _told(node: Any, field: str, at: int) -> str:
+    return ast.unparse(node.body[at] if field == "body" else node)
 
 
 def _short(text: str) -> str:

@@ -1,0 +1,184 @@
+"""What no test would have missed, until a mutation asked: answers for people, rare neighbours."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from heddle_registry.core.claim import (
+    Claim,
+    ClaimHolder,
+    ClaimState,
+    EndCause,
+    PastHolder,
+    TtlReading,
+    with_ttl,
+)
+from heddle_registry.core.evidence import (
+    Evidence,
+    LivenessFile,
+    Observation,
+    ProcessState,
+    Subject,
+    Verdict,
+    VerdictKind,
+    judge,
+)
+from heddle_registry.core.lifecycle import AgentStatus
+from heddle_registry.core.limits import MAX_SWEEP
+from heddle_registry.core.reserve import (
+    LiveOwner,
+    Reserved,
+    holder_sentence,
+    presence_sentence,
+)
+from heddle_registry.core.standing import Standing, Witness, entry_verdict
+from tests.core.exploration_records import BRANCH, FACTS, FENCE, NOW, make_entry, owner_of
+from tests.core.exploration_shapes import NOBODY
+from tests.core.situations import ALICE, BOB, HOLDER, IN_STATE, Situation, new_entry, present
+
+ALIVE = Verdict(VerdictKind.ALIVE, (Evidence("process", "it runs"),))
+UNKNOWN = Verdict(VerdictKind.UNKNOWN, (Evidence("no_pid", "it recorded no process"),))
+
+
+def _holder(**fields: object) -> ClaimHolder:
+    told = {"session_id": HOLDER, "granted_at": NOW.at, "renewed_at": NOW, **fields}
+    return ClaimHolder(**told)
+
+
+def _standing(state: ClaimState, verdict: Verdict = ALIVE, **holder: object) -> Standing:
+    claim = Claim(thread=BRANCH, fence=FENCE, holder=_holder(**holder))
+    entry = make_entry(HOLDER, ALICE, mark=True)
+    return Standing(claim=claim, state=state, entry=entry, verdict=verdict, ttl=None)
+
+
+@pytest.mark.parametrize(
+    ("reason", "ending"), [("", str(NOW.at)), ("why not", f"{NOW.at}: why not")]
+)
+def test_a_story_ends_with_its_reason_or_with_the_moment(reason: str, ending: str) -> None:
+    for cause in EndCause:
+        past = PastHolder(session_id="a", fence=1, ended_at=NOW.at, cause=cause, reason=reason)
+        assert past.story().endswith(ending), cause
+
+
+def test_the_evidence_of_a_living_holder_comes_before_its_ttl_and_of_an_unknown_one_after() -> None:
+    ttl = TtlReading(left_s=60, wall_clock=False)
+    assert [e.code for e in with_ttl(ALIVE, ttl).evidence] == ["process", "ttl_running"]
+    assert [e.code for e in with_ttl(UNKNOWN, ttl).evidence] == ["ttl_running", "no_pid"]
+
+
+def test_what_frees_a_branch_names_the_process_with_its_command_where_one_is_known() -> None:
+    named = attrs.evolve(owner_of(ALICE), command="claude")
+    nameless = attrs.evolve(owner_of(ALICE), command="")
+    state = ClaimState.HELD
+    assert f"process {named.pid} (claude) ends" in _standing(state, owner=named).frees_when()
+    assert f"process {named.pid} ends" in _standing(state, owner=nameless).frees_when()
+    lock = LivenessFile(device=1, inode=2)
+    assert "its process ends" in _standing(state, liveness=lock).frees_when()
+    assert "process" not in _standing(state).frees_when()
+
+
+def test_an_entry_beside_the_holder_is_judged_by_itself() -> None:
+    beside = present("beside", NOBODY)
+    claim = IN_STATE[ClaimState.HELD]
+    situation = Situation(claim)
+    situation.add(beside)
+    witness = Witness(FACTS)
+    holders = entry_verdict(situation.entries[HOLDER], situation.claim, witness, NOW)
+    assert holders.is_alive
+    assert not entry_verdict(beside, situation.claim, witness, NOW).is_alive
+
+
+def test_evidence_names_a_process_with_its_command_where_one_is_known() -> None:
+    for command, name in (("claude", "process 100 (claude)"), ("", "process 100")):
+        owner = attrs.evolve(owner_of(ALICE), command=command, pid=100)
+        seen = Observation(
+            boot_id=owner.boot_id, host=owner.host, pid_ns=owner.pid_ns, time_ns=owner.time_ns,
+            process=ProcessState.MISSING,
+        )  # fmt: skip
+        verdict = judge(Subject(session_id="a", owner=owner), seen)
+        assert verdict.evidence[0].detail == f"{name} is gone"
+
+
+def test_a_held_and_a_lost_branch_are_told_apart_in_words() -> None:
+    held = holder_sentence(_standing(ClaimState.HELD))
+    assert held == f"{HOLDER} holds it since {NOW.at}: it runs"
+    lost = holder_sentence(_standing(ClaimState.LOST))
+    assert "another program ended the entry" in lost
+    assert "may still write" in lost
+    assert "holds it" not in lost
+
+
+@pytest.mark.parametrize("harness", [None, "codex"])
+def test_an_entry_is_named_with_its_harness_where_one_is_known(harness: str | None) -> None:
+    entry = attrs.evolve(present("there", ALICE), harness=harness)
+    told = presence_sentence(entry, ALIVE)
+    assert told.startswith("there (codex) is there" if harness else "there is there")
+
+
+def test_what_would_free_an_occupied_branch_depends_on_whether_anybody_can_tell() -> None:
+    for agent, pid, words in (
+        (ALICE, owner_of(ALICE).pid, "ends"),
+        (NOBODY, None, "--status abandoned"),
+    ):
+        situation = Situation()
+        situation.add(attrs.evolve(present("there", agent), pid=pid))
+        refused = situation.reserve(keep=False).answer
+        assert isinstance(refused, LiveOwner)
+        assert words in refused.frees_when
+        assert ("process" in refused.frees_when) == (pid is not None)
+
+
+def test_force_ends_everybody_who_is_not_proven_alive_however_many() -> None:
+    situation = Situation()
+    names = [f"ghost-{number:02d}" for number in range(MAX_SWEEP + 5)]
+    for name in names:
+        situation.add(present(name, NOBODY))
+    assert isinstance(situation.reserve(force_reason="they are gone").answer, Reserved)
+    assert {situation.status_of(name) for name in names} == {AgentStatus.ABANDONED}
+
+
+def test_a_claim_without_a_folder_stands_in_nobodys_way_on_another_branch() -> None:
+    situation = Situation()
+    assert isinstance(situation.reserve(ALICE, session_id="asker").answer, Reserved)
+    other = situation.reserve(BOB, thread="other", asker="asker")
+    assert isinstance(other.answer, Reserved)
+
+
+def test_an_asker_without_a_native_key_is_no_relative_of_those_without_a_parent() -> None:
+    situation = Situation()
+    situation.add(present("asker", BOB, native_actor_key=None, thread="elsewhere"))
+    situation.add(present("there", ALICE, native_actor_key=None))
+    refused = situation.reserve(session_id="n", agent=NOBODY, owner=None, ttl_s=60.0, asker="asker")
+    assert isinstance(refused.answer, LiveOwner)
+
+
+def test_an_askers_child_is_a_relative_though_a_newer_entry_has_its_key() -> None:
+    situation = Situation()
+    situation.add(present("asker", BOB, native_actor_key="k", thread="elsewhere"))
+    newer = present("newer", ALICE, native_actor_key="k", thread="elsewhere")
+    situation.add(attrs.evolve(newer, session_id="zz-newer"))
+    situation.add(present("child", ALICE, native_parent_actor_key="k"))
+    granted = situation.reserve(session_id="n", agent=NOBODY, owner=None, ttl_s=60.0, asker="asker")
+    assert isinstance(granted.answer, Reserved)
+
+
+def test_force_keeps_its_reason_for_the_one_it_was_used_on() -> None:
+    situation = Situation(IN_STATE[ClaimState.HELD])
+    situation.reserve(force_reason="the release is today")
+    assert situation.claim.past[0].reason == "the release is today"
+    assert situation.claim.past[0].by == "n"
+
+
+def test_who_takes_a_branch_after_half_a_release_says_that_it_was_released() -> None:
+    situation = Situation(IN_STATE[ClaimState.HELD])
+    ended = attrs.evolve(
+        situation.entries[HOLDER], status=AgentStatus.COMPLETE, completed_at=NOW.at
+    )
+    situation.add(ended.extended(fence=FENCE))
+    assert isinstance(situation.reserve().answer, Reserved)
+    assert situation.claim.past[0].cause is EndCause.RELEASED
+
+
+def test_new_entries_of_these_tests_are_plain() -> None:
+    assert new_entry().extension is None
