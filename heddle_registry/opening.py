@@ -9,11 +9,17 @@ if TYPE_CHECKING:
     from heddle_registry.ports import Host, Store
 
 
-def local_host() -> Host:
-    """Return this machine."""
-    from heddle_registry.adapters.host import LocalHost
+_here: Host | None = None
 
-    return LocalHost()
+
+def local_host() -> Host:
+    """Return this machine: one object for all, since it keeps nothing of its own."""
+    global _here  # noqa: PLW0603
+    if _here is None:
+        from heddle_registry.adapters.host import LocalHost
+
+        _here = LocalHost()
+    return _here
 
 
 def directory_store(

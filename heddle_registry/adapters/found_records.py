@@ -262,6 +262,8 @@ class FoundRecords:
         kept = self._index.kept(stamps, asked)
         if kept is not None:
             found = self._folders.agents.verified(kept)
+            if all(file.is_sound for file in found):
+                return [file.record for file in found if file.record is not None]
             threads = {file.name: file.record.thread for file in kept if file.record is not None}
             return [entry for entry in map(partial(self._sound, threads), found) if entry]
         rows = self._index.entry_rows(stamps, where, arguments, most)
@@ -274,7 +276,7 @@ class FoundRecords:
         for row in rows:
             build = row.entry if row.is_plain and row.is_settled(tick_ns) else None
             file = resolve(row.name, row.stamp, build)
-            if file is not None and self._sound(threads, file) is not None:
+            if file is not None and (file.is_sound or self._sound(threads, file) is not None):
                 good.append(file)
         if not self._spoilt:  # or the next answer from memory would leave it out in silence
             self._index.keep(stamps, asked, good)
@@ -287,6 +289,7 @@ class FoundRecords:
         # knows which branch it speaks of, and a decision on that one must not go on without it.
         error = entry_file_error(file)
         if error is None:
+            file.is_sound = True
             return file.record
         damage = damage_of(file, error)
         if damage.thread is None:

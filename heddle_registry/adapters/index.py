@@ -19,13 +19,15 @@ import sqlite3
 import stat
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from heddle_registry.adapters.index_rows import FIELD_COLUMNS, entry_from_row
+from heddle_registry.adapters.index_rows import FIELD_COLUMNS, RealPaths, entry_from_row
 from heddle_registry.adapters.index_tables import (
     AT_FIELDS,
+    INDEXES,
     PUT_ENTRY,
-    SCHEMA,
+    TABLES,
     VERSION,
     entry_values,
     file_values,
@@ -368,12 +370,16 @@ class Index:
         except sqlite3.Error:
             return None
         try:
-            connection.executescript(SCHEMA)
+            connection.executescript(TABLES)
             connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("BEGIN")
-            connection.executemany(PUT_ENTRY, map(file_values, entries))
+            # In the order of the keys, and the indexes afterwards: each page is written once.
+            in_order = sorted(entries, key=lambda file: file.name)
+            connection.executemany(PUT_ENTRY, map(partial(file_values, real=RealPaths()), in_order))
             for file in claims:
                 put_claim_file(connection, file)
+            for statement in INDEXES.split(";"):
+                connection.execute(statement)
             connection.execute("INSERT INTO meta VALUES ('', 0, 0, ?)", (tick_of(fresh),))
             connection.execute("COMMIT")
             connection.execute("PRAGMA journal_mode = DELETE")

@@ -178,7 +178,27 @@ def _extension(row: Sequence[Any], more: dict[str, Any]) -> EntryExtension:
     return EntryExtension(**fields)
 
 
-def key_row(entry: AgentEntry) -> tuple[Any, ...]:
+class RealPaths:
+    """Canonical paths of many entries at once: their folders are mostly the same few."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, path: str) -> str:
+        """Return what ``os.path.realpath`` does, as of when its folder was first asked for.
+
+        :raises ValueError: it holds a NUL.
+        """
+        folder, name = os.path.split(path)
+        if name in ("", ".", "..") or not os.path.isabs(path) or os.path.islink(path):
+            return os.path.realpath(path)
+        real = self._folders.get(folder)
+        if real is None:
+            real = self._folders[folder] = os.path.realpath(folder)
+        return os.path.join(real, name)
+
+
+def key_row(entry: AgentEntry, real: RealPaths | None = None) -> tuple[Any, ...]:
     """Return the values of `KEY_COLUMNS`."""
     ended_ns = None
     if not entry.is_active:
@@ -188,7 +208,7 @@ def key_row(entry: AgentEntry) -> tuple[Any, ...]:
     path = None
     if entry.path is not None:
         with suppress(ValueError):  # a NUL in it: no folder that anybody looks for
-            path = os.path.realpath(entry.path)
+            path = (real or os.path.realpath)(entry.path)
     return (
         *entry.started_at.sort_key,
         ended_ns,

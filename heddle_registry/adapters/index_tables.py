@@ -18,6 +18,7 @@ from heddle_registry.adapters.index_rows import (
 from heddle_registry.adapters.record_files import CLOCK_TICK_NS, stamp_of
 
 if TYPE_CHECKING:
+    from heddle_registry.adapters.index_rows import RealPaths
     from heddle_registry.adapters.record_files import RecordFile, Stamp
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
@@ -36,12 +37,14 @@ _FILE_COLUMNS: Final = (
 )
 _ENTRY_COLUMNS: Final = (*_FILE_COLUMNS, *KEY_COLUMNS, *FIELD_COLUMNS)
 AT_FIELDS: Final = len(_FILE_COLUMNS) + len(KEY_COLUMNS)
-SCHEMA: Final = f"""
+TABLES: Final = f"""
 CREATE TABLE meta (boot TEXT, agents INTEGER, claims INTEGER, tick INTEGER);
 CREATE TABLE entries ({", ".join(_ENTRY_COLUMNS)}, PRIMARY KEY (name)) WITHOUT ROWID;
 CREATE TABLE claims (name PRIMARY KEY, inode, size, mtime, ctime, read_at, is_record, is_plain,
                      thread, path, holder) WITHOUT ROWID;
 CREATE TABLE claim_sessions (session_id, name, PRIMARY KEY (session_id, name)) WITHOUT ROWID;
+"""
+INDEXES: Final = """
 CREATE INDEX entries_thread ON entries (thread, status);
 CREATE INDEX entries_started ON entries (started_s DESC, started_n DESC, session_id);
 CREATE INDEX entries_active ON entries (status) WHERE status = 'active';
@@ -65,13 +68,15 @@ _NO_VALUES: Final = (None,) * len(FIELD_COLUMNS)
 _AT_SESSION: Final = FIELD_COLUMNS.index("session_id")
 
 
-def entry_values(name: str, stamp: Stamp, entry: AgentEntry) -> tuple[Any, ...]:
+def entry_values(
+    name: str, stamp: Stamp, entry: AgentEntry, real: RealPaths | None = None
+) -> tuple[Any, ...]:
     """Return the row of an entry."""
     try:
         fields, is_plain = entry_row(entry), 1
     except (NotPlain, TypeError, ValueError):
         fields, is_plain = _looked_up(entry), 0
-    return (name, *stamp, time.time_ns(), 1, is_plain, *key_row(entry), *fields)
+    return (name, *stamp, time.time_ns(), 1, is_plain, *key_row(entry, real), *fields)
 
 
 def _looked_up(entry: AgentEntry) -> tuple[Any, ...]:
@@ -90,14 +95,14 @@ _LOOKED_UP: Final = frozenset({
 })  # fmt: skip
 
 
-def file_values(file: RecordFile[AgentEntry]) -> tuple[Any, ...]:
+def file_values(file: RecordFile[AgentEntry], real: RealPaths | None = None) -> tuple[Any, ...]:
     """Return the row of a file in ``agents``, which may be no entry."""
     from heddle_registry.adapters.snapshot import entry_file_error
 
     stamp = file.stamp or (0, 0, 0, 0)
     if file.record is None or entry_file_error(file) is not None:
         return (_storable(file.name), *stamp, file.read_at_ns, 0, 0, *_NO_FIELDS)
-    return entry_values(file.name, stamp, file.record)
+    return entry_values(file.name, stamp, file.record, real)
 
 
 def put_claim_file(connection: sqlite3.Connection, file: RecordFile[Claim]) -> None:

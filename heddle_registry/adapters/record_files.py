@@ -23,6 +23,7 @@ R = TypeVar("R")
 Stamp = tuple[int, int, int, int]
 """Inode, size, mtime and ctime in nanoseconds."""
 
+_FOLDER_FLAGS: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 CLOCK_TICK_NS: Final = 20_000_000
 """Twice the coarsest step of file times that Linux has (10 ms at 100 Hz)."""
 
@@ -35,17 +36,24 @@ def stamp_of(state: os.stat_result) -> Stamp:
 class RecordFile(Generic[R]):
     """One file as it was found: a record, or the reason why it is none."""
 
-    __slots__ = ("data", "error", "name", "path", "read_at_ns", "record", "stamp")
+    __slots__ = ("_path", "data", "error", "is_sound", "name", "read_at_ns", "record", "stamp")
 
     def __init__(self, name: str, path: str) -> None:
         self.name = name
-        self.path = path
+        self._path = path
         self.record: R | None = None
         self.error: RegistryError | None = None
         self.data: bytes | None = None
         """Of a file that is no record: its content, for whoever can still read a line of it."""
         self.stamp: Stamp | None = None
         self.read_at_ns = 0
+        self.is_sound = False
+        """Whether somebody has seen that the record belongs under this name."""
+
+    @property
+    def path(self) -> str:
+        """The file's path, as text that can be printed."""
+        return shown_path(self._path)
 
     @property
     def stem(self) -> str:
@@ -123,7 +131,7 @@ class RecordFiles(Generic[R]):
 
         It is read only where it is no longer that file; None when there is none.
         """
-        path = os.path.join(self.folder, name)
+        path = self._below + name
         try:
             now = stamp_of(os.lstat(path))
         except FileNotFoundError:
@@ -136,11 +144,12 @@ class RecordFiles(Generic[R]):
             return known
         if build is None or now != stamp:
             return self.one(name)
-        file: RecordFile[R] = RecordFile(name, shown_path(path))
+        file: RecordFile[R] = RecordFile(name, path)
         file.stamp = now
         # The index vouches for it, whenever the file was last changed.
         file.read_at_ns = now[3] + CLOCK_TICK_NS + 1
         file.record = build()
+        file.is_sound = True  # or it would be no row that makes a record
         self._known[name] = file
         return file
 
@@ -150,11 +159,10 @@ class RecordFiles(Generic[R]):
         One ``stat`` a file, by descriptor of the folder: this is what a repeated listing costs.
         """
         still: list[RecordFile[R]] = []
-        flags = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
         if os.stat not in os.supports_dir_fd:
             return [file for file in map(self.one, [file.name for file in files]) if file]
         try:
-            folder = os.open(self.folder, flags)
+            folder = os.open(self.folder, _FOLDER_FLAGS)
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -181,8 +189,8 @@ class RecordFiles(Generic[R]):
 
     def remember(self, name: str, record: R) -> None:
         """Note what the caller, holding the store's lock, has just written under that name."""
-        path = os.path.join(self.folder, name)
-        file: RecordFile[R] = RecordFile(name, shown_path(path))
+        path = self._below + name
+        file: RecordFile[R] = RecordFile(name, path)
         file.read_at_ns = time.time_ns()
         try:
             file.stamp = stamp_of(os.lstat(path))
@@ -220,13 +228,26 @@ class RecordFiles(Generic[R]):
             raise self._closed(error) from error
 
     def _stamps(self) -> Iterator[tuple[str, Stamp]]:
-        with os.scandir(self.folder) as entries:
-            for item in entries:
-                if item.name.endswith(SUFFIX) and item.name != SUFFIX:
-                    try:
-                        yield item.name, stamp_of(item.stat(follow_symlinks=False))
-                    except FileNotFoundError:
-                        continue
+        # By descriptor of the folder: half the price of a path each.
+        folder = os.open(self.folder, _FOLDER_FLAGS) if os.stat in os.supports_dir_fd else None
+        try:
+            for name in os.listdir(self.folder if folder is None else folder):
+                if not name.endswith(SUFFIX) or name == SUFFIX:
+                    continue
+                try:
+                    if folder is None:
+                        state = os.lstat(self._below + name)
+                    else:
+                        state = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                yield (
+                    name,
+                    (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns),
+                )
+        finally:
+            if folder is not None:
+                os.close(folder)
 
     def _closed(self, error: OSError) -> StoreUnavailable:
         # Never "empty": whoever may not look must not conclude that nobody is there.
@@ -239,7 +260,7 @@ class RecordFiles(Generic[R]):
 
     def _read(self, name: str) -> RecordFile[R] | None:
         path = os.path.join(self.folder, name)
-        file: RecordFile[R] = RecordFile(name, shown_path(path))
+        file: RecordFile[R] = RecordFile(name, path)
         file.read_at_ns = time.time_ns()
         try:
             found = read_with_stat(path, MAX_ENTRY_BYTES)

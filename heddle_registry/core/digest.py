@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from _operator import _compare_digest
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
-def sha256_hex(data: bytes) -> str:
-    """Return the SHA-256 of ``data`` in hex."""
+
+def _constructor() -> Callable[[bytes], Any]:
     try:
         from _sha2 import sha256  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
@@ -18,7 +22,16 @@ def sha256_hex(data: bytes) -> str:
             from _sha256 import sha256  # type: ignore[import-not-found, no-redef, unused-ignore]
         except ImportError:
             from hashlib import sha256
-    return str(sha256(data).hexdigest())
+    return sha256  # type: ignore[no-any-return, unused-ignore]
+
+
+# Once: an import that fails is looked for in every folder of the path, each time.
+_sha256 = _constructor()
+
+
+def sha256_hex(data: bytes) -> str:
+    """Return the SHA-256 of ``data`` in hex."""
+    return str(_sha256(data).hexdigest())
 
 
 def is_same(one: bytes, other: bytes) -> bool:

@@ -130,10 +130,11 @@ def test_a_missing_folder_is_empty_and_a_closed_one_is_an_error(
     assert missing.files.stamps() == {}
     assert missing.files.one("a.toml") is None
 
-    def refuse(path: str) -> None:
+    def refuse(path: str, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(os, "scandir", refuse)
+    for call in ("scandir", "listdir", "open"):
+        monkeypatch.setattr(os, call, refuse)
     for look in (missing.files.scan, missing.files.stamps):
         with pytest.raises(StoreUnavailable, match="Permission denied"):
             look()
