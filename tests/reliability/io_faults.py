@@ -184,11 +184,11 @@ class Faults:
 
         class Guarded(sqlite3.Connection):
             def execute(self, sql: str, *given: Any) -> sqlite3.Cursor:  # type: ignore[override]
-                meet(sql.split(maxsplit=1)[0])
+                meet((sql.split(maxsplit=1) or ["nothing"])[0])
                 return super().execute(sql, *given)
 
             def executemany(self, sql: str, *given: Any) -> sqlite3.Cursor:  # type: ignore[override]
-                meet(sql.split(maxsplit=1)[0])
+                meet((sql.split(maxsplit=1) or ["nothing"])[0])
                 return super().executemany(sql, *given)
 
         meet("connect")
