@@ -441,4 +441,16 @@ BUGS = (
         _patched(reserve, "_folder_in_use", lambda *_: None),
         promises.one_folder_is_for_one_branch,
     ),
+    Bug(
+        "links",
+        "whatever lies among the temp files is swept",
+        _patched(atomic_file, "is_temp", lambda _: True),
+        promises.only_our_own_temp_files_are_swept,
+    ),
+    Bug(
+        "folder",
+        "an expired claim is renewed over another's folder",
+        _patched(renew, "other_claim_on_folder", lambda *_: None),
+        promises.who_lost_the_folder_is_not_renewed,
+    ),
 )

@@ -398,3 +398,20 @@ def a_pid_of_another_namespace_proves_nothing(folder: Path) -> None:
                            start_ticks=2)  # fmt: skip
         verdict = evidence.judge(Subject(session_id="agent-a", owner=owner), seen)
         assert verdict.kind is VerdictKind.UNKNOWN, state
+
+
+def only_our_own_temp_files_are_swept(folder: Path) -> None:
+    world = _world(folder)
+    world.reserve()
+    (world.folder / "tmp" / "letter.doc").write_text("precious")
+    world.reserve("other")
+    assert (world.folder / "tmp" / "letter.doc").exists()
+
+
+def who_lost_the_folder_is_not_renewed(folder: Path) -> None:
+    world = _world(folder)
+    first = world.reserve("one", path=str(folder))
+    world.host.advance(301)
+    world.reserve("two", path=str(folder))
+    with pytest.raises(ClaimLost):
+        world.registry.heartbeat(first.entry.session_id, first.token)
