@@ -58,7 +58,8 @@ def a_copy_of_the_descriptor_keeps_no_lock(folder: Path) -> None:
     # What a child between fork and exec has.
     lock = DirectoryLock(str(folder))
     with lock.held():
-        [fd] = [fd for fd, (_, closes, _) in lock_file._open.items() if closes]
+        here = lock_file.identity_of((folder / ".lock").stat())
+        [fd] = [fd for fd, (identity, _, _) in lock_file._open.items() if identity == here]
         copy = os.dup(fd)
     try:
         assert not locked_elsewhere(folder / ".lock")

@@ -1,11 +1,14 @@
 """Ctrl-C at every single line of taking and giving back the lock leaves nothing held.
 
 Left out, because Python has no guard there: the first line of ``__exit__``, and a second interrupt
-while the first error is being cleaned up.
+while the first error is being cleaned up. Each test runs in a child: an interrupt raised on the way
+out of a ``with``, where no signal is ever delivered, leaves the module's own mutex locked for good,
+and whoever waited for a lock in the same process later would wait for ever.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +17,7 @@ import pytest
 from heddle_registry.adapters import flock, lock_file
 from heddle_registry.adapters.flock import DirectoryLock
 from heddle_registry.errors import LockTimeout
-from tests.process_helpers import flock_holder, locked_elsewhere, until
+from tests.process_helpers import flock_holder, in_fork, locked_elsewhere, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +25,14 @@ if TYPE_CHECKING:
     from types import FrameType
 
 SOURCES = {flock.__file__, lock_file.__file__}
+
+
+def in_a_child(test: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(test)
+    def apart(*given: Any, **named: Any) -> None:
+        in_fork(lambda: test(*given, **named), 60)
+
+    return apart
 
 
 class Interrupt:
@@ -64,6 +75,7 @@ def interrupt_each_line(attempt: Callable[[], object], check: Callable[[], objec
     raise AssertionError("the lines never ended")
 
 
+@in_a_child
 def test_an_interrupt_at_any_line_of_a_held_block_leaves_nothing_held(tmp_path: Path) -> None:
     lock = DirectoryLock(str(tmp_path))
     with lock.held():
@@ -83,6 +95,7 @@ def test_an_interrupt_at_any_line_of_a_held_block_leaves_nothing_held(tmp_path: 
 
 
 @pytest.mark.parametrize("waiting", ["for the kernel", "for the gate"])
+@in_a_child
 def test_an_interrupt_at_any_line_of_a_wait_leaves_nothing_held(
     tmp_path: Path, waiting: str
 ) -> None:
