@@ -107,7 +107,10 @@ def why_branch(registry: AgentRegistry, thread: str) -> BranchStory:
             sentences=(error.message,),
             error=error,
         )
-    standing = registry.standing_of(claim, loaded.entries.values(), now, details=True)
+    holder = loaded.entries.get(claim.holder.session_id) if claim.holder is not None else None
+    by_run = holder is not None and holder.extension is not None and holder.extension.runner_pid
+    # Who has a lock open is asked of every process: only a command may outlive its runner.
+    standing = registry.standing_of(claim, loaded.entries.values(), now, details=bool(by_run))
     holder_id = claim.holder.session_id if claim.holder is not None else None
     others = tuple(
         (entry, registry.verdict_on(entry, None, now))

@@ -87,10 +87,12 @@ def write(command: str, media, commands, contention, plots: bool) -> None:
         for label, size, wanted in GAINS:
             if size in sizes:
                 row = sizes[size]
-                gain = 2 * row["scan"] / (row["reserve"] + row["release"])
+                # The original scans for each of the two, and makes one file durable.
+                original = 2 * (row["scan"] + row["floor"])
+                gain = original / (row["reserve"] + row["release"])
                 met = "met" if gain >= wanted else "**missed**"
                 out.append(
-                    f"| reserve + release at {label}, against the plain scan's way"
+                    f"| reserve + release at {label}, against the original's way"
                     f" | {gain:.1f} x faster | {wanted:g} x | {met} |"
                 )
         out += ["", f"### Milliseconds, {medium}", ""]
