@@ -30,6 +30,7 @@ from heddle_registry.core.reserve import (
     LiveOwner,
     Reserved,
     holder_sentence,
+    presence_frees,
     presence_sentence,
 )
 from heddle_registry.core.standing import Standing, Witness, entry_verdict
@@ -127,6 +128,14 @@ def test_what_would_free_an_occupied_branch_depends_on_whether_anybody_can_tell(
         assert isinstance(refused, LiveOwner)
         assert words in refused.frees_when
         assert ("process" in refused.frees_when) == (pid is not None)
+
+
+def test_a_recorded_process_frees_nothing_where_nobody_can_tell_whether_it_lives() -> None:
+    entry = attrs.evolve(present("there", ALICE), pid=7)
+    assert presence_frees(entry, ALIVE) == "It frees when process 7 or the session ends"
+    assert presence_frees(entry, UNKNOWN).startswith("Nobody can tell whether it lives")
+    nameless = attrs.evolve(entry, pid=None)
+    assert presence_frees(nameless, ALIVE).startswith("Nobody can tell whether it lives")
 
 
 def test_force_ends_everybody_who_is_not_proven_alive_however_many() -> None:
