@@ -172,8 +172,9 @@ def test_an_askers_child_is_a_relative_though_a_newer_entry_has_its_key() -> Non
     assert isinstance(granted.answer, Reserved)
 
 
-def test_force_keeps_its_reason_for_the_one_it_was_used_on() -> None:
-    situation = Situation(IN_STATE[ClaimState.HELD])
+@pytest.mark.parametrize("state", [ClaimState.HELD, ClaimState.LOST])
+def test_force_keeps_its_reason_for_the_one_it_was_used_on(state: ClaimState) -> None:
+    situation = Situation(IN_STATE[state])
     situation.reserve(force_reason="the release is today")
     assert situation.claim.past[0].reason == "the release is today"
     assert situation.claim.past[0].by == "n"
@@ -191,3 +192,14 @@ def test_who_takes_a_branch_after_half_a_release_says_that_it_was_released() -> 
 
 def test_new_entries_of_these_tests_are_plain() -> None:
     assert new_entry().extension is None
+
+
+def test_a_holder_whose_claim_file_is_gone_is_renewed_by_its_entrys_copies() -> None:
+    situation = Situation(IN_STATE[ClaimState.HELD])
+    bystander = Claim(thread="elsewhere", fence=7)
+    situation.claims = {"elsewhere": bystander}
+    renewed = situation.renew()
+    assert renewed.refusal is None
+    assert renewed.answer.fence == FENCE
+    assert situation.claim.holder is not None
+    assert situation.claim.holder.session_id == HOLDER

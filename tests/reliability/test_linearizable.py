@@ -166,7 +166,8 @@ def read_log(path: Path, who: str) -> list[Call]:
             ok=told.get("ok"),
             fence=told["fence"],
             ttl_s=NEVER if told["ttl_s"] is None else told["ttl_s"],
-            dies_with=who if told["owned"] else "",
+            # A command that nobody is left to answer gives back what it was granted.
+            dies_with=who if told["owned"] or "ended" not in told else "",
         )
         for told in begun.values()
     ]
