@@ -107,10 +107,10 @@ def why_branch(registry: AgentRegistry, thread: str) -> BranchStory:
             sentences=(error.message,),
             error=error,
         )
-    holder = loaded.entries.get(claim.holder.session_id) if claim.holder is not None else None
-    by_run = holder is not None and holder.extension is not None and holder.extension.runner_pid
-    # Who has a lock open is asked of every process: only a command may outlive its runner.
-    standing = registry.standing_of(claim, loaded.entries.values(), now, details=bool(by_run))
+    standing = registry.standing_of(claim, loaded.entries.values(), now)
+    if _may_be_held_by_another(standing):
+        # Asks every process who has the lock open.
+        standing = registry.standing_of(claim, loaded.entries.values(), now, details=True)
     holder_id = claim.holder.session_id if claim.holder is not None else None
     others = tuple(
         (entry, registry.verdict_on(entry, None, now))
@@ -181,6 +181,14 @@ def why_branch(registry: AgentRegistry, thread: str) -> BranchStory:
         sentences=(holder_sentence(standing), *_runner_sentences(registry, standing)),
         standing=standing,
     )
+
+
+def _may_be_held_by_another(standing: Standing) -> bool:
+    # A command may outlive its runner, and what it started may outlive the command.
+    codes = {evidence.code for evidence in standing.verdict.evidence}
+    extension = standing.entry.extension if standing.entry is not None else None
+    by_run = extension is not None and extension.runner_pid is not None
+    return "lock_held" in codes and (by_run or "process" not in codes)
 
 
 def _runner_sentences(registry: AgentRegistry, standing: Standing) -> tuple[str, ...]:
