@@ -135,7 +135,7 @@ class StoreSuite:
             "agent-full", now, owner=owner, ttl_s=1.5, liveness=LivenessFile(device=1, inode=2)
         )
         claim = Claim(thread=full.thread, fence=2).ended(EndCause.FORCED, at)
-        claim = claim.granted(holder, 3, "/work/tree")
+        claim = claim.granted(holder, 3, "/repo/tree")
         claim = claim.ended(EndCause.EXPIRED, at, by="agent-y", reason="r").granted(holder, 4, None)
         _write(store, PutEntry(full), PutClaim(claim))
         loaded = _load(self.open_store(host, tmp_path), sessions=("agent-full",))
