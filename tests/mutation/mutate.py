@@ -39,6 +39,7 @@ def passes(folder: Path, tests: Iterable[str], ignored: Iterable[str] = ()) -> b
     if pid == 0:
         status = 1
         try:
+            os.setsid()  # what a mutated test kills is its own
             os.chdir(folder)
             sys.path[:] = [str(folder), *(p for p in sys.path if p and Path(p) != ROOT)]
             for loaded in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
@@ -51,7 +52,8 @@ def passes(folder: Path, tests: Iterable[str], ignored: Iterable[str] = ()) -> b
             import pytest
 
             options = ["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", "-o", "addopts=",
-                       "-m", "not nightly and not lab", "--import-mode=importlib"]  # fmt: skip
+                       "-o", "timeout=0", "-m", "not nightly and not lab",
+                       "--import-mode=importlib"]  # fmt: skip
             status = int(pytest.main([*options, *(f"--ignore={i}" for i in ignored), *chosen]))
         finally:
             os._exit(min(status, 100))
