@@ -24,7 +24,7 @@ from heddle_registry.core.evidence import (
     VerdictKind,
     judge,
 )
-from heddle_registry.core.lifecycle import AgentStatus
+from heddle_registry.core.lifecycle import AgentStatus, EntryEvent
 from heddle_registry.core.limits import MAX_SWEEP
 from heddle_registry.core.reserve import (
     LiveOwner,
@@ -34,10 +34,12 @@ from heddle_registry.core.reserve import (
     presence_sentence,
 )
 from heddle_registry.core.standing import Standing, Witness, entry_verdict
+from heddle_registry.errors import ClaimLost
 from tests.core.exploration_records import BRANCH, FACTS, FENCE, NOW, make_entry, owner_of
 from tests.core.exploration_shapes import NOBODY
 from tests.core.situations import ALICE, BOB, HOLDER, IN_STATE, Situation, new_entry, present
 
+COMPLETE = AgentStatus.COMPLETE
 ALIVE = Verdict(VerdictKind.ALIVE, (Evidence("process", "it runs"),))
 UNKNOWN = Verdict(VerdictKind.UNKNOWN, (Evidence("no_pid", "it recorded no process"),))
 
@@ -203,3 +205,32 @@ def test_a_holder_whose_claim_file_is_gone_is_renewed_by_its_entrys_copies() -> 
     assert renewed.answer.fence == FENCE
     assert situation.claim.holder is not None
     assert situation.claim.holder.session_id == HOLDER
+
+
+def test_an_ended_entry_that_becomes_merged_wakes_nobody() -> None:
+    situation = Situation(IN_STATE[ClaimState.HELD])
+    first = situation.release(EntryEvent.COMPLETE)
+    assert first.freed == (BRANCH,)
+    assert situation.claim.past[0].reason == "complete"
+    second = situation.release(EntryEvent.MERGE)
+    assert second.refusal is None
+    assert second.freed == ()
+
+
+def test_an_entry_with_a_token_and_without_a_claim_asks_for_it_at_its_end() -> None:
+    situation = Situation()
+    situation.add(attrs.evolve(present("rust", ALICE), reservation_token="its own"))
+    refused = situation.release(EntryEvent.COMPLETE, "guess", session_id="rust")
+    assert isinstance(refused.refusal, ClaimLost)
+    assert refused.effects == ()
+    ended = situation.release(EntryEvent.COMPLETE, "its own", session_id="rust")
+    assert ended.refusal is None
+
+
+def test_who_ends_beside_a_lost_claim_leaves_the_claim_alone() -> None:
+    situation = Situation(IN_STATE[ClaimState.LOST])
+    situation.add(present("beside", BOB))
+    before = situation.claim
+    ended = situation.release(EntryEvent.COMPLETE, None, session_id="beside")
+    assert situation.claim == before
+    assert isinstance(ended.refusal, ClaimLost) or situation.status_of("beside") is COMPLETE
