@@ -26,6 +26,7 @@ from heddle_registry.core.evidence import (
 )
 from heddle_registry.core.lifecycle import AgentStatus, EntryEvent
 from heddle_registry.core.limits import MAX_SWEEP
+from heddle_registry.core.renew import bearer_refusal
 from heddle_registry.core.reserve import (
     LiveOwner,
     Reserved,
@@ -35,7 +36,15 @@ from heddle_registry.core.reserve import (
 )
 from heddle_registry.core.standing import Standing, Witness, entry_verdict
 from heddle_registry.errors import ClaimLost
-from tests.core.exploration_records import BRANCH, FACTS, FENCE, NOW, make_entry, owner_of
+from tests.core.exploration_records import (
+    BRANCH,
+    FACTS,
+    FENCE,
+    NOW,
+    make_entry,
+    owner_of,
+    token_hash,
+)
 from tests.core.exploration_shapes import NOBODY
 from tests.core.situations import ALICE, BOB, HOLDER, IN_STATE, Situation, new_entry, present
 
@@ -234,3 +243,36 @@ def test_who_ends_beside_a_lost_claim_leaves_the_claim_alone() -> None:
     ended = situation.release(EntryEvent.COMPLETE, None, session_id="beside")
     assert situation.claim == before
     assert isinstance(ended.refusal, ClaimLost) or situation.status_of("beside") is COMPLETE
+
+
+def _told(asker: str, *, is_held: bool, newest_by: str) -> str:
+    # Three ended one after another; each is told from its own end forward, and nothing before.
+    def past(session_id: str, fence: int, cause: EndCause, by: str) -> PastHolder:
+        return PastHolder(
+            session_id=session_id, fence=fence, token=token_hash(session_id), ended_at=NOW.at,
+            cause=cause, by=by,
+        )  # fmt: skip
+
+    claim = Claim(
+        thread=BRANCH,
+        fence=3,
+        holder=_holder(session_id="now", token=token_hash("now")) if is_held else None,
+        past=(
+            past("c", 3, EndCause.DEAD, newest_by),
+            past("b", 2, EndCause.HANDED_OVER, "c"),
+            past("a", 1, EndCause.RELEASED, ""),
+        ),
+    )
+    refused = bearer_refusal(claim, asker, f"token of {asker}")
+    assert isinstance(refused, ClaimLost)
+    return refused.why
+
+
+def test_a_story_is_told_from_ones_own_end_forward_and_says_whether_the_branch_is_free() -> None:
+    handed, died, free = "handed over to c", "found dead", "the branch is free"
+    told = _told("b", is_held=False, newest_by="")
+    assert told.index(handed) < told.index(died) < told.index(free)
+    assert "released" not in told  # that is of the one before
+    assert free not in _told("b", is_held=True, newest_by="")
+    assert free not in _told("b", is_held=False, newest_by="somebody")
+    assert free not in _told("c", is_held=False, newest_by="")
