@@ -236,7 +236,7 @@ def _beat_without_claim(
 def entry_token_refusal(entry: AgentEntry, token: str | None) -> RegistryError | None:
     """Return why ``token`` is refused by an entry that has one but holds no claim."""
     if entry.reservation_token is not None:
-        shown = (token or "").encode("utf-8", "surrogateescape")
+        shown = (token or "").encode("utf-8", "surrogatepass")
         if not is_same(shown, entry.reservation_token.encode()):
             return ClaimLost(entry.thread, why=_refused(token))
         return None

@@ -14,6 +14,7 @@ from heddle_registry.core.claim import (
     TtlReading,
     with_ttl,
 )
+from heddle_registry.core.entry import SCHEMA
 from heddle_registry.core.evidence import (
     Evidence,
     LivenessFile,
@@ -45,7 +46,7 @@ from tests.core.exploration_records import (
     owner_of,
     token_hash,
 )
-from tests.core.exploration_shapes import NOBODY
+from tests.core.exploration_shapes import DEAD, NOBODY, Branch, ClaimShape, HolderShape
 from tests.core.situations import ALICE, BOB, HOLDER, IN_STATE, Situation, new_entry, present
 
 COMPLETE = AgentStatus.COMPLETE
@@ -276,3 +277,43 @@ def test_a_story_is_told_from_ones_own_end_forward_and_says_whether_the_branch_i
     assert free not in _told("b", is_held=True, newest_by="")
     assert free not in _told("b", is_held=False, newest_by="somebody")
     assert free not in _told("c", is_held=False, newest_by="")
+
+
+def _with_a_dead_holder() -> Situation:
+    held = HolderShape("active", DEAD, True, DEAD, believes=True, done=False)
+    return Situation(Branch(ClaimShape(held=True, owner=DEAD), held))
+
+
+def test_a_dead_owners_bearer_is_told_by_what_evidence_and_the_branch_is_freed() -> None:
+    situation = _with_a_dead_holder()
+    refused = situation.renew()
+    assert isinstance(refused.refusal, ClaimLost)
+    assert refused.freed == (BRANCH,)
+    past = situation.claim.past[0]
+    assert past.cause is EndCause.DEAD
+    assert past.reason
+    assert past.reason in refused.refusal.why
+    assert situation.status_of(HOLDER) is AgentStatus.ABANDONED
+
+
+def test_a_newer_programs_entry_of_a_dead_owner_is_left_to_that_program() -> None:
+    situation = _with_a_dead_holder()
+    situation.add(situation.entries[HOLDER].extended(schema=SCHEMA + 1))
+    refused = situation.renew()
+    assert isinstance(refused.refusal, ClaimLost)
+    assert (refused.effects, refused.freed) == ((), ())
+    situation.add(situation.entries[HOLDER].extended(schema=SCHEMA))
+    assert situation.renew().freed == (BRANCH,)
+
+
+def test_a_bearer_who_lost_a_living_claim_frees_nothing() -> None:
+    refused = Situation(IN_STATE[ClaimState.LOST]).renew()
+    assert isinstance(refused.refusal, ClaimLost)
+    assert refused.freed == ()
+
+
+@pytest.mark.parametrize("guess", ["\ud800", "", "x"])
+def test_no_guess_at_a_clear_text_token_is_an_error_of_its_own(guess: str) -> None:
+    situation = Situation()
+    situation.add(attrs.evolve(present("rust", ALICE), reservation_token="its own"))
+    assert isinstance(situation.renew("rust", guess).refusal, ClaimLost)
