@@ -18,7 +18,6 @@ from heddle_registry.core.standing import is_orphan
 from heddle_registry.core.transaction import Keys
 from heddle_registry.core.tree import actor_chain, entries_by_actor
 from heddle_registry.errors import RegistryError, UnknownEntry
-from heddle_registry.ports import Query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from heddle_registry.core.entry import ActorChainNode, AgentEntry
     from heddle_registry.core.standing import Standing
     from heddle_registry.core.timestamp import Instant
-    from heddle_registry.ports import Look, Problem
+    from heddle_registry.ports import Problem, Query
     from heddle_registry.registry import AgentRegistry
 
 _UNREADABLE = Verdict(VerdictKind.UNKNOWN, (Evidence("unreadable", "its claim cannot be read"),))
@@ -222,30 +221,28 @@ def why_entry(registry: AgentRegistry, session_id: str) -> EntryStory:
     :raises UnknownEntry: there is none.
     """
     check_session_id(session_id)
-    look = registry.look(Query(include_stale=True))
-    entry = next((e for e in look.entries if e.session_id == session_id), None)
+    loaded, now = registry.store.peek(Keys(sessions=(session_id,)))  # its ancestors too
+    entry = loaded.entries.get(session_id)
     if entry is None:
-        registry.load(session_id)  # raises where its file is there and cannot be read
         raise UnknownEntry(session_id)
-    seen = _seen(registry, entry, look)
-    by_session = {other.session_id: other for other in look.entries}
+    claim = loaded.claims.get(entry.thread)
+    seen = _seen(registry, entry, claim, now)
     return EntryStory(
         entry=entry,
         verdict=seen.verdict,
-        claim=look.claims.get(entry.thread),
+        claim=claim,
         standing=seen.standing,
-        chain=actor_chain(session_id, by_session, entries_by_actor(look.entries)),
+        chain=actor_chain(session_id, loaded.entries, entries_by_actor(loaded.entries.values())),
     )
 
 
-def _seen(registry: AgentRegistry, entry: AgentEntry, look: Look) -> SeenEntry:
-    claim = look.claims.get(entry.thread)
+def _seen(
+    registry: AgentRegistry, entry: AgentEntry, claim: Claim | None, now: Instant
+) -> SeenEntry:
     if claim is None or claim.holder is None or claim.holder.session_id != entry.session_id:
-        return SeenEntry(
-            entry=entry, verdict=registry.verdict_on(entry, claim, look.now), standing=None
-        )
-    standing = registry.standing_of(claim, (entry,), look.now)
-    verdict = standing.verdict if entry.is_active else registry.verdict_on(entry, claim, look.now)
+        return SeenEntry(entry=entry, verdict=registry.verdict_on(entry, claim, now), standing=None)
+    standing = registry.standing_of(claim, (entry,), now)
+    verdict = standing.verdict if entry.is_active else registry.verdict_on(entry, claim, now)
     return SeenEntry(entry=entry, verdict=verdict, standing=standing)
 
 
@@ -257,7 +254,11 @@ def overview(
     """Return everybody that ``query`` finds and ``is_wanted``, each with its verdict and claim."""
     look = registry.look(query)
     return Overview(
-        entries=tuple(_seen(registry, entry, look) for entry in look.entries if is_wanted(entry)),
+        entries=tuple(
+            _seen(registry, entry, look.claims.get(entry.thread), look.now)
+            for entry in look.entries
+            if is_wanted(entry)
+        ),
         problems=look.problems,
         now=look.now,
     )

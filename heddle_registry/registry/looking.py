@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from heddle_registry.core.lifecycle import is_stale
 from heddle_registry.core.limits import check_session_id
+from heddle_registry.core.transaction import Keys
 from heddle_registry.core.tree import actor_chain, entries_by_actor
 from heddle_registry.errors import UsageError
 from heddle_registry.ports import Query
@@ -104,6 +106,8 @@ class LookUps(Transactions):
         walk; pruned ancestors come from what their descendants kept.
         """
         check_session_id(session_id)
-        look = self.store.look(Query())
-        by_session = {entry.session_id: entry for entry in look.entries}
-        return list(actor_chain(session_id, by_session, entries_by_actor(look.entries)))
+        loaded, now = self.store.peek(Keys(sessions=(session_id,)))  # its ancestors too
+        entries = {
+            key: entry for key, entry in loaded.entries.items() if not is_stale(entry, now.at)
+        }
+        return list(actor_chain(session_id, entries, entries_by_actor(entries.values())))
