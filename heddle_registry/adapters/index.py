@@ -22,7 +22,12 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from heddle_registry.adapters.index_rows import FIELD_COLUMNS, RealPaths, entry_from_row
+from heddle_registry.adapters.index_rows import (
+    FIELD_COLUMNS,
+    KEY_COLUMNS,
+    RealPaths,
+    entry_from_row,
+)
 from heddle_registry.adapters.index_tables import (
     AT_FIELDS,
     INDEXES,
@@ -53,6 +58,7 @@ if TYPE_CHECKING:
 
 _MOST_KEPT: Final = 32
 _AT_THREAD: Final = FIELD_COLUMNS.index("thread")
+_AT_STARTED: Final = AT_FIELDS - len(KEY_COLUMNS) + KEY_COLUMNS.index("started_s")
 _SETTLED_AT_ONCE: Final = 8
 _NO_RECORD: Final = "is_record = 0"
 Stamps = tuple[int, int]
@@ -89,7 +95,8 @@ class EntryRow:
 
     def entry(self) -> AgentEntry:
         """Build the entry."""
-        return entry_from_row(self._values[AT_FIELDS:])
+        values = self._values
+        return entry_from_row(values[AT_FIELDS:], values[_AT_STARTED], values[_AT_STARTED + 1])
 
 
 class Index:
@@ -260,6 +267,18 @@ class Index:
             stamps, "SELECT name FROM claim_sessions WHERE session_id = ?", (session_id,)
         )
         return None if rows is None else [row[0] for row in rows]
+
+    def highest_fence(self, stamps: Stamps, thread: str) -> int | None:
+        """Return the greatest fence of a thread's rows, 0 for none; None where not at ``stamps``.
+
+        The files are not looked at again: a fence that is too great does no harm.
+        """
+        rows = self._read(
+            stamps,
+            "SELECT max(own_fence) FROM entries WHERE thread = ? AND own_fence IS NOT NULL",
+            (thread,),
+        )
+        return None if rows is None else rows[0][0] or 0
 
     # -- writing: the caller holds the store's lock --------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from heddle_registry.core.entry import (
@@ -20,6 +21,7 @@ from heddle_registry.core.token import TokenHash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from json import JSONDecoder
 
     from heddle_registry.core.claim import Claim
 
@@ -53,11 +55,6 @@ FIELD_COLUMNS: Final = (
 KEY_COLUMNS: Final = ("started_s", "started_n", "ended_ns", "real_path", "judged_pid")
 """What only look-ups need: the start as numbers, the end, the canonical path, whose pid counts."""
 
-_AT_SCHEMA: Final = len(_TEXTS) + 3 + len(_TIMES) + 1 + len(_USAGE)
-_AT_OWNER: Final = _AT_SCHEMA + len(_OWN)
-_AT_TOKEN: Final = _AT_OWNER + len(_OWNER)
-_AT_MORE: Final = _AT_TOKEN + 2
-_NO_USAGE: Final = AgentUsageSummary()
 _STATUSES: Final = {status.value: status for status in AgentStatus}
 
 
@@ -128,54 +125,121 @@ def _node_row(node: ActorChainNode) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def entry_from_row(row: Sequence[Any]) -> AgentEntry:
-    """Return the entry in the values of `FIELD_COLUMNS`."""
-    fields: dict[str, Any] = dict(zip(_TEXTS, row, strict=False))
-    at = len(_TEXTS)
-    fields["pid"], fields["probe_confidence"] = row[at], row[at + 1]
-    fields["status"] = _STATUSES[row[at + 2]]
-    at += 3
-    for name in _TIMES:
-        text = row[at]
-        fields[name] = Timestamp.trusted(text) if text is not None else None
-        at += 1
-    fields["started_at"] = Timestamp.trusted(row[at])
-    usage = row[at + 1 : _AT_SCHEMA]
-    if usage != (None, None, None, None, None):
-        fields["usage_summary"] = AgentUsageSummary(**dict(zip(_USAGE, usage, strict=True)))
-    else:
-        fields["usage_summary"] = _NO_USAGE
-    more: dict[str, Any] = {}
-    if row[_AT_MORE] is not None:
-        import json
+def entry_from_row(row: Sequence[Any], started_s: int, started_n: int) -> AgentEntry:
+    """Return the entry in the values of `FIELD_COLUMNS` and the first two of `KEY_COLUMNS`."""
+    # Spelled out, by position and by name: a listing does this for every entry, and loops over
+    # names take twice as long.
+    (
+        session_id, client_instance_id, native_actor_key, native_parent_actor_key,
+        native_instance_key, heddle_session_id, thread_id, thread, boot_id,
+        liveness_path, anchor_state, anchor_root, reservation_token, path, base_state,
+        provider, model, harness, thinking_level, report_flush_state, attach_reason,
+        task_assignment_id, winning_attach_rule, probe_source,
+        pid, probe_confidence, status, heartbeat_at, last_progress_at, completed_at, started_at,
+        input_tokens, output_tokens, reasoning_tokens, tool_calls, cost_micros_usd,
+        *own, more_text,
+    ) = row  # fmt: skip
+    more = _decoded(more_text) if more_text is not None else {}
+    queries: list[tuple[str, str | None, str]] = more.get("q", ())
+    read = Timestamp.trusted
+    return AgentEntry(
+        session_id=session_id,
+        client_instance_id=client_instance_id,
+        native_actor_key=native_actor_key,
+        native_parent_actor_key=native_parent_actor_key,
+        native_instance_key=native_instance_key,
+        heddle_session_id=heddle_session_id,
+        thread_id=thread_id,
+        thread=thread,
+        pid=pid,
+        boot_id=boot_id,
+        liveness_path=liveness_path,
+        heartbeat_at=read(heartbeat_at) if heartbeat_at is not None else None,
+        anchor_state=anchor_state,
+        anchor_root=anchor_root,
+        reservation_token=reservation_token,
+        path=path,
+        base_state=base_state,
+        started_at=Timestamp.vouched(started_at, (started_s, started_n)),
+        provider=provider,
+        model=model,
+        harness=harness,
+        thinking_level=thinking_level,
+        usage_summary=AgentUsageSummary(
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            reasoning_tokens=reasoning_tokens,
+            tool_calls=tool_calls,
+            cost_micros_usd=cost_micros_usd,
+        ),
+        last_progress_at=read(last_progress_at) if last_progress_at is not None else None,
+        report_flush_state=report_flush_state,
+        attach_reason=attach_reason,
+        task_assignment_id=task_assignment_id,
+        attach_precedence=tuple(more.get("a", ())),
+        winning_attach_rule=winning_attach_rule,
+        probe_source=probe_source,
+        probe_confidence=probe_confidence,
+        status=_STATUSES[status],
+        completed_at=read(completed_at) if completed_at is not None else None,
+        context_queries=tuple(
+            [
+                ContextQueryEntry(path=asked, scope=scope, queried_at=read(queried_at))
+                for asked, scope, queried_at in queries
+            ]
+        ),
+        extension=_extension(own, more) if own[0] is not None else None,
+    )
 
-        more = json.loads(row[_AT_MORE])
-        fields["attach_precedence"] = tuple(more.get("a", ()))
-        fields["context_queries"] = tuple(
-            ContextQueryEntry(path=path, scope=scope, queried_at=Timestamp.trusted(queried_at))
-            for path, scope, queried_at in more.get("q", ())
+
+@cache
+def _decoder() -> JSONDecoder:
+    from json import JSONDecoder
+
+    return JSONDecoder()
+
+
+def _decoded(text: str) -> Any:
+    return _decoder().raw_decode(text)[0]
+
+
+def _extension(own: Sequence[Any], more: Mapping[str, Any]) -> EntryExtension:
+    (
+        schema, fence, ttl_s, runner_pid, continues, cache_creation_tokens, cache_read_tokens,
+        pid, boot_id, host, pid_ns, time_ns, start_ticks, command, salt, digest,
+    ) = own  # fmt: skip
+    return EntryExtension(
+        schema=schema,
+        owner=Owner(
+            pid=pid,
+            boot_id=boot_id,
+            host=host,
+            pid_ns=pid_ns,
+            time_ns=time_ns,
+            start_ticks=start_ticks,
+            command=command,
         )
-    if row[_AT_SCHEMA] is not None:
-        fields["extension"] = _extension(row, more)
-    return AgentEntry(**fields)
-
-
-def _extension(row: Sequence[Any], more: dict[str, Any]) -> EntryExtension:
-    fields: dict[str, Any] = dict(zip(_OWN, row[_AT_SCHEMA:_AT_OWNER], strict=True))
-    if row[_AT_OWNER] is not None:
-        fields["owner"] = Owner(**dict(zip(_OWNER, row[_AT_OWNER:_AT_TOKEN], strict=True)))
-    if row[_AT_TOKEN] is not None:
-        fields["token"] = TokenHash(salt=row[_AT_TOKEN], digest=row[_AT_TOKEN + 1])
-    fields["usage_sources"] = tuple(more.get("s", ()))
-    fields["ancestors"] = tuple(
-        ActorChainNode(
-            session_id=node[0], native_actor_key=node[1], native_parent_actor_key=node[2],
-            thread=node[3], status=_STATUSES[node[4]], provider=node[5], model=node[6],
-            harness=node[7],
-        )
-        for node in more.get("c", ())
+        if pid is not None
+        else None,
+        fence=fence,
+        ttl_s=ttl_s,
+        runner_pid=runner_pid,
+        continues=continues,
+        token=TokenHash(salt=salt, digest=digest) if salt is not None else None,
+        ancestors=tuple(
+            [
+                ActorChainNode(
+                    session_id=node[0], native_actor_key=node[1], native_parent_actor_key=node[2],
+                    thread=node[3], status=_STATUSES[node[4]], provider=node[5], model=node[6],
+                    harness=node[7],
+                )
+                for node in more.get("c", ())
+            ]
+        ),
+        cache_creation_tokens=cache_creation_tokens,
+        cache_read_tokens=cache_read_tokens,
+        usage_sources=tuple(more.get("s", ())),
     )  # fmt: skip
-    return EntryExtension(**fields)
 
 
 class RealPaths:

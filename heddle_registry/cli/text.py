@@ -77,8 +77,8 @@ def print_table(
     """
     if not wants_colour() or len(rows) > _MOST_STYLED:
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        for row in (header, *rows):
-            print("  ".join(map(str.ljust, row, widths)).rstrip())
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (header, *rows)]
+        print("\n".join(lines))
         return
     from rich.console import Console
     from rich.table import Table
