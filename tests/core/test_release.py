@@ -7,13 +7,18 @@ import pytest
 
 from heddle_registry.core.claim import ClaimState, EndCause
 from heddle_registry.core.lifecycle import AgentStatus, EntryEvent
-from heddle_registry.core.release import decide_release, end_entry
+from heddle_registry.core.release import (
+    HandOverRequest,
+    decide_hand_over,
+    decide_release,
+    end_entry,
+)
 from heddle_registry.core.reserve import IdTaken
-from heddle_registry.core.transaction import PutClaim, PutEntry
+from heddle_registry.core.transaction import NeedFacts, PutClaim, PutEntry
 from heddle_registry.errors import ClaimLost, IllegalTransition, UnknownEntry
-from tests.core.exploration_records import BRANCH, FENCE, NOW, make_entry, owner_of
+from tests.core.exploration_records import BRANCH, FENCE, NOW, make_entry, owner_of, token_hash
 from tests.core.exploration_shapes import DEAD
-from tests.core.situations import ALICE, BOB, HOLDER, IN_STATE, Situation, present
+from tests.core.situations import ALICE, BOB, HOLDER, IN_STATE, TOKEN, Situation, present
 
 HELD, EXPIRED, LOST = ClaimState.HELD, ClaimState.EXPIRED, ClaimState.LOST
 
@@ -141,3 +146,46 @@ def test_a_hand_over_needs_the_token_an_unused_id_and_a_claim():
     situation.add(present("p", ALICE, thread="other"))
     assert "no claim" in situation.hand_over(session_id="p").refusal.why
     assert isinstance(situation.hand_over(session_id="nobody").refusal, UnknownEntry)
+
+
+def test_nothing_is_handed_over_before_somebody_looked_at_its_owner():
+    loaded = Situation(IN_STATE[HELD]).load(sessions=(HOLDER,), fresh_ids=("heir",))
+    request = HandOverRequest(
+        session_id=HOLDER, bearer=TOKEN, new_id="heir", token=token_hash("heir")
+    )
+    assert isinstance(decide_hand_over(request, loaded, NOW, {}), NeedFacts)
+
+
+def test_an_heir_begins_anew_and_a_ttl_heir_has_no_process():
+    situation = Situation(IN_STATE[HELD])
+    situation.add(
+        attrs.evolve(
+            situation.entries[HOLDER], heartbeat_at=NOW.at, liveness_path="/l", native_actor_key="k"
+        ).extended(runner_pid=7, fence=FENCE)
+    )
+    decision = situation.hand_over(owner=None, ttl_s=60.0)
+    heir = decision.answer.entry
+    assert (heir.pid, heir.boot_id, heir.owner) == (None, None, None)
+    assert (heir.heartbeat_at, heir.liveness_path, heir.native_actor_key) == (None, None, None)
+    assert (heir.extension.runner_pid, heir.extension.ttl_s) == (None, 60.0)
+    assert heir.started_at == NOW.at
+    assert decision.commits == 2
+    assert situation.claim.past[0].reason == "to a TTL"
+    assert situation.claim.holder.ttl_s == 60.0
+    again = situation.hand_over(
+        session_id="heir", bearer="token of heir", new_id="third", owner=owner_of(BOB)
+    )
+    assert again.answer.fence == FENCE + 2
+    assert situation.claim.past[0].reason == f"to process {owner_of(BOB).pid}"
+
+
+def test_the_bearer_of_an_expired_claim_is_told_to_renew_it_first():
+    situation = Situation(IN_STATE[EXPIRED])
+    refused = situation.hand_over()
+    assert "renew it first" in refused.refusal.why
+    assert refused.effects == ()
+    claim = situation.claim
+    situation.claims[BRANCH] = attrs.evolve(
+        claim, holder=attrs.evolve(claim.holder, owner=owner_of(DEAD))
+    )
+    assert "found dead" in situation.hand_over().refusal.why

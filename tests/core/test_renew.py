@@ -13,9 +13,10 @@ from heddle_registry.core.renew import (
     entry_token_refusal,
     judge_fence,
     judge_token,
+    other_claim_on_folder,
 )
 from heddle_registry.core.standing import Witness, stand
-from heddle_registry.core.transaction import UnknownFacts
+from heddle_registry.core.transaction import NeedFacts, UnknownFacts
 from heddle_registry.errors import ClaimLost, IllegalTransition, UnknownEntry
 from tests.core.exploration_records import (
     BRANCH,
@@ -203,3 +204,20 @@ def test_a_death_that_was_told_is_not_undone_by_an_observer_who_sees_less(state,
     blind = decide_renew(HOLDER, TOKEN, loaded, NOW, UnknownFacts())
     assert "found dead" in blind.refusal.why
     assert blind.effects == ()
+
+
+def test_nothing_is_renewed_before_somebody_looked_at_its_owner():
+    situation = Situation(IN_STATE[HELD])
+    loaded = situation.load(sessions=(HOLDER,))
+    asked = decide_renew(HOLDER, TOKEN, loaded, NOW, {})
+    assert isinstance(asked, NeedFacts)
+    assert [subject.session_id for subject in asked.subjects] == [HOLDER]
+
+
+def test_two_claims_without_a_folder_have_no_folder_in_common():
+    situation = Situation(IN_STATE[EXPIRED])
+    situation.reserve(BOB, thread="other")
+    loaded = situation.load(threads=(BRANCH, "other"))
+    assert set(loaded.claims) == {BRANCH, "other"}
+    assert other_claim_on_folder(situation.claim, loaded, Witness(FACTS), NOW) is None
+    assert decide_renew(HOLDER, TOKEN, loaded, NOW, FACTS).answer.fence == FENCE

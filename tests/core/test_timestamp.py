@@ -49,6 +49,16 @@ def test_whatever_the_original_writes_or_reads_keeps_its_digits(text: str) -> No
         "2026-07-01T12:00:00.Z",
         "2026-07-01T12:00:00Z\n",
         "26-07-01T12:00:00Z",
+        "2026-W27-3T12:00:00Z",
+        "2026-07-01x12:00:00Z",
+        "2026-07-01T120000.0Z",
+        "2026-07-01T12-00-00Z",
+        "2026-07-01T12:00:00x",
+        "2026-07-01T12:00:00,5Z",
+        "2026-07-01T12:00:00.5.5Z",
+        "2026-07-01T12:00:00x5Z",
+        "2026-07-01T12:00:00.\u0663Z",
+        "2026-07-01T12:00:00.+5Z",
         "２０２６-07-01T12:00:00Z",  # noqa: RUF001 - full-width digits are no digits here
         pytest.param("x" * 100_000, id="long"),
         None,
@@ -80,6 +90,60 @@ def test_timestamps_sort_by_instant_whatever_their_digits_year_or_offset() -> No
     ]
     stamps = [Timestamp(text) for text in in_order]
     assert all(earlier < later and later > earlier for earlier, later in itertools.pairwise(stamps))
+
+
+@pytest.mark.parametrize(
+    ("text", "same_as"),
+    [
+        ("2026-07-01T12:00:00+02:30", "2026-07-01T09:30:00Z"),
+        ("2026-07-01T12:00:00-0545", "2026-07-01T17:45:00Z"),
+        ("2026-07-01T12:00:00.123456789999Z", "2026-07-01T12:00:00.123456789Z"),
+        ("2026-07-01t12:00:00.123456789999z", "2026-07-01T12:00:00.123456789Z"),
+        ("2026-07-01T12:00:00.5Z", "2026-07-01T12:00:00.500000Z"),
+        ("2026-07-01 23:59:59.5z", "2026-07-01T23:59:59.500Z"),
+        ("2016-12-31T23:59:60.5z", "2016-12-31T23:59:60.500Z"),
+    ],
+)
+def test_two_spellings_of_one_instant_have_one_place_in_time(text: str, same_as: str) -> None:
+    assert Timestamp(text).sort_key == Timestamp(same_as).sort_key
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "nanos"),
+    [
+        ("1970-01-01T00:00:00Z", 0, 0),
+        ("1970-01-02T01:02:03.000000004Z", 90_123, 4),
+        ("1969-12-31t23:59:59.5z", -1, 500_000_000),
+        ("2016-12-31T23:59:60.5Z", 1_483_228_799, 1_500_000_000),
+        ("0000-01-01T00:00:00Z", -62_167_219_200, 0),
+        ("-0001-01-01T00:00:00Z", -62_198_755_200, 0),
+        ("+12345-01-01T00:00:00Z", 327_403_382_400, 0),
+    ],
+)
+def test_an_instant_is_seconds_and_nanoseconds_since_1970(
+    text: str, seconds: int, nanos: int
+) -> None:
+    stamp = Timestamp(text)
+    assert stamp.sort_key == (seconds, nanos)
+    assert stamp.unix_ns == seconds * 10**9 + nanos
+
+
+@pytest.mark.parametrize(
+    ("unix_ns", "text"),
+    [
+        (0, "1970-01-01T00:00:00Z"),
+        (1_000_000, "1970-01-01T00:00:00.001Z"),
+        (1_000, "1970-01-01T00:00:00.000001Z"),
+        (1, "1970-01-01T00:00:00.000000001Z"),
+        (1_999_999_999, "1970-01-01T00:00:01.999999999Z"),
+        (1_999_999_000, "1970-01-01T00:00:01.999999Z"),
+        (1_999_000_000, "1970-01-01T00:00:01.999Z"),
+    ],
+)
+def test_an_instant_is_written_as_the_original_writes_it(unix_ns: int, text: str) -> None:
+    stamp = Timestamp.from_unix_ns(unix_ns)
+    assert stamp.text == text
+    assert stamp.sort_key == Timestamp(text).sort_key
 
 
 def test_one_instant_in_two_spellings_is_neither_earlier_nor_equal() -> None:

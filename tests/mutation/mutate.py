@@ -1,15 +1,20 @@
 """Change one place at a time and see whether a test notices.
 
-``python -m tests.mutation.mutate [MODULE...]`` works on a copy of the checkout, so
+``python -m tests.mutation.mutate [--sample N] [MODULE...]`` works on a copy of the checkout, so
 the checkout may be edited meanwhile. Prints each survivor and the score of each module; what may
-survive, and why, is in survivors.md. About 1.5 s a mutation on one core.
+survive, and why, is in survivors.md. Half a second to two a mutation on one core. ``--sample``
+takes at most N mutations of a module, always the same ones, and says of how many.
 """
 
 from __future__ import annotations
 
+import argparse
+import ast
 import collections
 import compileall
+import contextlib
 import os
+import random
 import shutil
 import signal
 import sys
@@ -19,10 +24,12 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
+
 from tests.mutation.mutations import Mutation, mutations_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -30,7 +37,33 @@ KNOWN = HERE / "survivors.md"
 LIMIT_S = 120
 
 
-def passes(folder: Path, tests: Iterable[str], ignored: Iterable[str] = ()) -> bool:
+@attrs.frozen(kw_only=True)
+class Package:
+    """Modules with the tests of each, and those that must notice what a module's own did not."""
+
+    wide: Sequence[str]
+    deep: Sequence[str]
+    near: dict[str, Sequence[str]]
+    wide_ignore: Sequence[str] = ()
+
+    def notices(
+        self, folder: Path, module: str, limit_s: int = LIMIT_S, *, near_only: bool = False
+    ) -> bool:
+        """Return whether any of the tests fails on the module as it is now in ``folder``.
+
+        ``near_only`` is for what is known to survive: that the others let it pass costs most.
+        """
+        if not passes(folder, self.near[module], limit_s=limit_s):
+            return True
+        if near_only:
+            return False
+        wide = passes(folder, self.wide, self.wide_ignore)
+        return not (wide and passes(folder, self.deep))
+
+
+def passes(
+    folder: Path, tests: Iterable[str], ignored: Iterable[str] = (), limit_s: int = LIMIT_S
+) -> bool:
     """Run tests in a forked child of this process, which has the libraries loaded already."""
     chosen = [test for test in tests if (folder / test).exists()]
     if not chosen:
@@ -48,7 +81,7 @@ def passes(folder: Path, tests: Iterable[str], ignored: Iterable[str] = ()) -> b
             out = os.open(os.devnull, os.O_WRONLY)
             os.dup2(out, 1)
             os.dup2(out, 2)
-            signal.alarm(LIMIT_S)  # a mutation may have no end
+            signal.alarm(limit_s)  # a mutation may have no end
             import pytest
 
             options = ["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", "-o", "addopts=",
@@ -57,6 +90,9 @@ def passes(folder: Path, tests: Iterable[str], ignored: Iterable[str] = ()) -> b
             status = int(pytest.main([*options, *(f"--ignore={i}" for i in ignored), *chosen]))
         finally:
             os._exit(min(status, 100))
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    with contextlib.suppress(ProcessLookupError):  # children that a mutated test left behind
+        os.killpg(pid, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
@@ -75,52 +111,88 @@ def key_of(module: str, mutation: Mutation) -> str:
     return f"{Path(module).stem}: {mutation.what}"
 
 
+def chosen_of(module: str, source: str, sample: int | None) -> list[Mutation]:
+    """Return the mutations to try: all of them, or a sample that is always the same."""
+    every = list(mutations_of(source))
+    if sample is None or len(every) <= sample:
+        return every
+    print(f"{module}: a sample of {sample} from {len(every)}", flush=True)
+    numbers = random.Random(module).sample(range(len(every)), sample)
+    return [every[number] for number in sorted(numbers)]
+
+
+def strip_comments(folder: Path, modules: Iterable[str]) -> dict[str, str]:
+    """Write modules as their mutations are written, without comments; return them as they were."""
+    sources = {}
+    for module in modules:
+        path = folder / module
+        sources[module] = path.read_text()
+        path.write_text(ast.unparse(ast.parse(sources[module])))
+        for cached in path.parent.glob(f"__pycache__/{path.stem}.*"):
+            cached.unlink()
+    return sources
+
+
+def try_module(
+    folder: Path, package: Package, module: str, mutations: Sequence[Mutation], explained: str
+) -> collections.Counter[str]:
+    """Try a module's mutations, print what survives, and count."""
+    counts: collections.Counter[str] = collections.Counter()
+    path = folder / module
+    plain = path.read_text()
+    started = time.monotonic()
+    assert passes(folder, package.near[module]), f"{module}: the tests fail as it is"
+    started, limit_s = time.monotonic(), 10 + 5 * int(time.monotonic() - started)
+    for mutation in mutations:
+        path.write_text(mutation.source)
+        counts["all"] += 1
+        known = key_of(module, mutation) in explained
+        if package.notices(folder, module, min(limit_s, LIMIT_S), near_only=known):
+            counts["killed"] += 1
+            continue
+        counts["unexplained"] += not known
+        mark = "explained" if known else "SURVIVED"
+        print(f"{mark} {module}:{mutation.line}: {mutation.what}", flush=True)
+    path.write_text(plain)
+    assert passes(folder, package.near[module]), f"{module}: a mutation damaged the copy"
+    took = time.monotonic() - started
+    print(f"{module}: {counts['killed']} of {counts['all']} killed, {took:.0f} s", flush=True)
+    return counts
+
+
 def main(words: list[str]) -> int:
     """Print survivors and scores; 1 where the score is below 95 % or one is unexplained."""
-    import attrs  # noqa: F401 - loaded once, for every forked child
-    import cattrs  # noqa: F401
+    import cattrs  # noqa: F401 - loaded once, for every forked child
     import hypothesis  # noqa: F401
     import pytest  # noqa: F401
     import tomli  # noqa: F401
     import tomli_w  # noqa: F401
 
+    parser = argparse.ArgumentParser(prog="python -m tests.mutation.mutate")
+    parser.add_argument("modules", nargs="*", metavar="MODULE")
+    parser.add_argument("--sample", type=int, metavar="N")
+    options = parser.parse_args(words)
     config = tomllib.loads((HERE / "targets.toml").read_text())
     explained = KNOWN.read_text() if KNOWN.exists() else ""
-    modules = [m for m in config["near"] if not words or any(w in m for w in words)]
+    packages = [Package(**table) for table in config["packages"]]
     counts: collections.Counter[str] = collections.Counter()
-    unexplained = 0
     with tempfile.TemporaryDirectory(prefix="heddle-mutants-") as name:
         folder = Path(name)
         copy_checkout(folder)
-        for module in modules:
-            path = folder / module
-            source = path.read_text()
-            for cached in path.parent.glob(f"__pycache__/{path.stem}.*"):
-                cached.unlink()
-            assert passes(folder, config["near"][module]), f"{module}: the tests fail as it is"
-            started, killed, all_of = time.monotonic(), 0, 0
-            for mutation in mutations_of(source):
-                path.write_text(mutation.source)
-                all_of += 1
-                if not (
-                    passes(folder, config["near"][module])
-                    and passes(folder, config["wide"], config["wide_ignore"])
-                    and passes(folder, config["deep"])
-                ):
-                    killed += 1
-                    continue
-                known = key_of(module, mutation) in explained
-                unexplained += not known
-                mark = "explained" if known else "SURVIVED"
-                print(f"{mark} {module}:{mutation.line}: {mutation.what}", flush=True)
-            path.write_text(source)
-            counts.update(killed=killed, all=all_of)
-            took = time.monotonic() - started
-            print(f"{module}: {killed} of {all_of} killed, {took:.0f} s", flush=True)
+        for package in packages:
+            words = options.modules or [""]
+            modules = [m for m in package.near if any(word in m for word in words)]
+            sources = strip_comments(folder, modules)
+            if modules:
+                assert not package.notices(folder, modules[0]), "the tests fail as it is"
+            for module, source in sources.items():
+                mutations = chosen_of(module, source, options.sample)
+                counts += try_module(folder, package, module, mutations, explained)
     if not counts["all"]:
         print("nothing to mutate")
         return 2
     score = 100 * counts["killed"] / counts["all"]
+    unexplained = counts["unexplained"]
     print(f"{counts['killed']} of {counts['all']} killed: {score:.1f} %, {unexplained} unexplained")
     return int(score < 95 or unexplained > 0)
 
