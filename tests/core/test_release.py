@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from heddle_registry.core.claim import ClaimState, EndCause
+from heddle_registry.core.claim import ClaimState, EndCause, PastHolder
 from heddle_registry.core.lifecycle import AgentStatus, EntryEvent
 from heddle_registry.core.release import (
     HandOverRequest,
@@ -189,3 +189,43 @@ def test_the_bearer_of_an_expired_claim_is_told_to_renew_it_first():
         claim, holder=attrs.evolve(claim.holder, owner=owner_of(DEAD))
     )
     assert "found dead" in situation.hand_over().refusal.why
+
+
+def test_a_release_cut_short_is_repeated_with_the_token_only():
+    situation = Situation(IN_STATE[HELD])
+    loaded = situation.load(sessions=(HOLDER,))
+    entry = situation.entries[HOLDER]
+    _, effects, _ = end_entry(entry, EntryEvent.COMPLETE, loaded.claims[BRANCH], NOW)
+    situation.add(effects[0].entry)
+    for token in (None, "guess"):
+        refused = situation.release(EntryEvent.COMPLETE, token)
+        assert isinstance(refused.refusal, ClaimLost)
+        assert refused.effects == ()
+    del situation.entries[HOLDER]
+    assert isinstance(situation.release(EntryEvent.COMPLETE, "guess").refusal, ClaimLost)
+
+
+def test_whoever_was_taken_over_is_told_so_when_it_releases_and_a_stranger_is_not():
+    situation = Situation(IN_STATE[HELD])
+    active = situation.entries[HOLDER]
+    situation.reserve(BOB, force_reason="it was stuck")
+    for entry in (situation.entries[HOLDER], active):  # ended, or left over by a crash
+        situation.add(entry)
+        told = situation.release(EntryEvent.COMPLETE).refusal
+        assert isinstance(told, ClaimLost)
+        assert (told.by, "it was stuck" in told.why) == ("n", True)
+    guessed = situation.release(EntryEvent.COMPLETE, "guess").refusal
+    assert isinstance(guessed, ClaimLost)
+    assert (guessed.by, guessed.why) == ("", "token refused")
+
+
+def test_an_earlier_holders_end_does_not_end_the_lost_claim_of_the_one_after_it():
+    situation = Situation(IN_STATE[LOST])
+    past = PastHolder(session_id="old", fence=FENCE - 1, ended_at=NOW.at, cause=EndCause.FORCED)
+    situation.claims[BRANCH] = attrs.evolve(situation.claim, past=(past,))
+    situation.add(present("old", BOB))
+    loaded = situation.load(sessions=("old",))
+    decision = situation.keep(decide_release("old", EntryEvent.ABANDON, None, loaded, NOW))
+    assert decision.refusal is None
+    assert situation.claim.holder is not None
+    assert situation.status_of("old") is AgentStatus.ABANDONED
