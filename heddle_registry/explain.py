@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.ports import Problem, Query
     from heddle_registry.registry import AgentRegistry
+    from heddle_registry.registry.transactions import Looks
 
 _UNREADABLE = Verdict(VerdictKind.UNKNOWN, (Evidence("unreadable", "its claim cannot be read"),))
 
@@ -226,7 +227,7 @@ def why_entry(registry: AgentRegistry, session_id: str) -> EntryStory:
     if entry is None:
         raise UnknownEntry(session_id)
     claim = loaded.claims.get(entry.thread)
-    seen = _seen(registry, entry, claim, now)
+    seen = _seen(registry, entry, claim, now, {})
     return EntryStory(
         entry=entry,
         verdict=seen.verdict,
@@ -237,12 +238,15 @@ def why_entry(registry: AgentRegistry, session_id: str) -> EntryStory:
 
 
 def _seen(
-    registry: AgentRegistry, entry: AgentEntry, claim: Claim | None, now: Instant
+    registry: AgentRegistry, entry: AgentEntry, claim: Claim | None, now: Instant, looks: Looks
 ) -> SeenEntry:
     if claim is None or claim.holder is None or claim.holder.session_id != entry.session_id:
-        return SeenEntry(entry=entry, verdict=registry.verdict_on(entry, claim, now), standing=None)
+        verdict = registry.verdict_on(entry, claim, now, looks=looks)
+        return SeenEntry(entry=entry, verdict=verdict, standing=None)
     standing = registry.standing_of(claim, (entry,), now)
-    verdict = standing.verdict if entry.is_active else registry.verdict_on(entry, claim, now)
+    verdict = (
+        standing.verdict if entry.is_active else registry.verdict_on(entry, claim, now, looks=looks)
+    )
     return SeenEntry(entry=entry, verdict=verdict, standing=standing)
 
 
@@ -253,9 +257,10 @@ def overview(
 ) -> Overview:
     """Return everybody that ``query`` finds and ``is_wanted``, each with its verdict and claim."""
     look = registry.look(query)
+    looks: Looks = {}
     return Overview(
         entries=tuple(
-            _seen(registry, entry, look.claims.get(entry.thread), look.now)
+            _seen(registry, entry, look.claims.get(entry.thread), look.now, looks)
             for entry in look.entries
             if is_wanted(entry)
         ),

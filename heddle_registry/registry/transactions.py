@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
-    from heddle_registry.core.evidence import Subject, Verdict
+    from heddle_registry.core.evidence import Observation, Owner, Subject, Verdict
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.core.transaction import Loaded
     from heddle_registry.ports import Host, Store
 
 T = TypeVar("T")
+Looks = dict[tuple["Owner | None", "int | None", str], "Observation"]
+"""What was seen of processes within one question, by the owner or the pid that is recorded."""
 _ROUNDS_OF_FACTS = 3
 
 
@@ -51,9 +53,17 @@ class Transactions:
     store: Store
     host: Host
 
-    def verdict_on(self, entry: AgentEntry, claim: Claim | None, now: Instant) -> Verdict:
-        """Return the verdict on an entry whose claim, if it has one, is at hand."""
-        return self._with_facts(lambda witness: entry_verdict(entry, claim, witness, now))
+    def verdict_on(
+        self, entry: AgentEntry, claim: Claim | None, now: Instant, *, looks: Looks | None = None
+    ) -> Verdict:
+        """Return the verdict on an entry whose claim, if it has one, is at hand.
+
+        ``looks``, given to several calls that answer one question, has every process looked at
+        once: the children of one harness share it.
+        """
+        return self._with_facts(
+            lambda witness: entry_verdict(entry, claim, witness, now), looks=looks
+        )
 
     def standing_of(
         self,
@@ -70,17 +80,38 @@ class Transactions:
         by_id = {entry.session_id: entry for entry in entries}
         return self._with_facts(lambda witness: stand(claim, by_id, witness, now), details=details)
 
-    def _with_facts(self, judge_all: Callable[[Witness], T], *, details: bool = False) -> T:
+    def _with_facts(
+        self,
+        judge_all: Callable[[Witness], T],
+        *,
+        details: bool = False,
+        looks: Looks | None = None,
+    ) -> T:
         facts: Facts = {}
 
         def see(subject: Subject) -> None:
-            self._gather((subject,), facts, details=details)
+            self._gather((subject,), facts, details=details, looks=looks)
 
         return judge_all(_Onlooker(facts, see))
 
-    def _gather(self, subjects: Iterable[Subject], facts: Facts, *, details: bool = False) -> None:
+    def _gather(
+        self,
+        subjects: Iterable[Subject],
+        facts: Facts,
+        *,
+        details: bool = False,
+        looks: Looks | None = None,
+    ) -> None:
+        known: Looks = {} if looks is None else looks
         for subject in subjects:
-            facts[fact_key(subject)] = self.store.observe(self.host, subject, details=details)
+            whom = (subject.owner, subject.pid, subject.boot_id)
+            # Of a session with a liveness lock of its own there is more to see than its process.
+            seen = known.get(whom) if subject.liveness is None else None
+            if seen is None:
+                seen = self.store.observe(self.host, subject, details=details)
+                if subject.liveness is None:
+                    known[whom] = seen
+            facts[fact_key(subject)] = seen
 
     def _peek(
         self,
