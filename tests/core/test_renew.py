@@ -221,3 +221,33 @@ def test_two_claims_without_a_folder_have_no_folder_in_common():
     assert set(loaded.claims) == {BRANCH, "other"}
     assert other_claim_on_folder(situation.claim, loaded, Witness(FACTS), NOW) is None
     assert decide_renew(HOLDER, TOKEN, loaded, NOW, FACTS).answer.fence == FENCE
+
+
+def test_whoever_was_taken_over_and_guesses_is_refused_and_told_nothing():
+    situation = Situation(IN_STATE[HELD])
+    situation.reserve(BOB, force_reason="it was stuck")
+    for token, why in (("guess", "token refused"), (None, "no token was shown")):
+        decision = situation.renew(token=token)
+        assert isinstance(decision.refusal, ClaimLost)
+        assert decision.refusal.why.startswith(why)
+        assert (decision.refusal.by, decision.effects) == ("", ())
+        assert situation.claim.holder.session_id == "n"
+
+
+def test_after_half_a_release_the_bearer_is_told_how_and_when_its_entry_ended():
+    situation = Situation(IN_STATE[HELD])
+    ended = attrs.evolve(
+        situation.entries[HOLDER], status=AgentStatus.COMPLETE, completed_at=NOW.at
+    )
+    situation.add(ended.extended(fence=FENCE))
+    refused = situation.renew()
+    assert refused.refusal.why == f"its entry ended as complete at {NOW.at}"
+    assert refused.effects == ()
+
+
+def test_an_entry_that_was_reserved_and_is_in_no_claim_any_more_has_no_heartbeat():
+    situation = Situation(IN_STATE[HELD])
+    situation.add(present("p", ALICE).extended(fence=FENCE - 1, token=token_hash("p")))
+    decision = situation.renew("p", "token of p")
+    assert isinstance(decision.refusal, ClaimLost)
+    assert decision.effects == ()

@@ -1,9 +1,10 @@
 """Change one place at a time and see whether a test notices.
 
-``python -m tests.mutation.mutate [--sample N] [MODULE...]`` works on a copy of the checkout, so
-the checkout may be edited meanwhile. Prints each survivor and the score of each module; what may
-survive, and why, is in survivors.md. Half a second to two a mutation on one core. ``--sample``
-takes at most N mutations of a module, always the same ones, and says of how many.
+``python -m tests.mutation.mutate [MODULE...]`` works on a copy of the checkout, so the checkout
+may be edited meanwhile. Prints each survivor and the score of each module; what may survive, and
+why, is in survivors.md. Half a second to two a mutation on one core. ``--sample N`` takes at most N
+mutations of a module, always the same ones, and says of how many. ``--quick`` leaves out the deep
+tests, and ``--again FILE`` tries only what had survived in the output of an earlier run.
 """
 
 from __future__ import annotations
@@ -171,22 +172,31 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation.mutate")
     parser.add_argument("modules", nargs="*", metavar="MODULE")
     parser.add_argument("--sample", type=int, metavar="N")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--again", type=Path, metavar="FILE")
     options = parser.parse_args(words)
     config = tomllib.loads((HERE / "targets.toml").read_text())
     explained = KNOWN.read_text() if KNOWN.exists() else ""
     packages = [Package(**table) for table in config["packages"]]
+    if options.quick:
+        packages = [attrs.evolve(package, deep=()) for package in packages]
+    again = options.again.read_text() if options.again is not None else None
     counts: collections.Counter[str] = collections.Counter()
     with tempfile.TemporaryDirectory(prefix="heddle-mutants-") as name:
         folder = Path(name)
         copy_checkout(folder)
         for package in packages:
-            words = options.modules or [""]
-            modules = [m for m in package.near if any(word in m for word in words)]
+            wanted = options.modules or [""]
+            modules = [m for m in package.near if any(word in m for word in wanted)]
+            if again is not None:
+                modules = [m for m in modules if m in again]
             sources = strip_comments(folder, modules)
             if modules:
                 assert not package.notices(folder, modules[0]), "the tests fail as it is"
             for module, source in sources.items():
                 mutations = chosen_of(module, source, options.sample)
+                if again is not None:
+                    mutations = [m for m in mutations if f"{module}:{m.line}: {m.what}\n" in again]
                 counts += try_module(folder, package, module, mutations, explained)
     if not counts["all"]:
         print("nothing to mutate")
