@@ -251,3 +251,28 @@ def test_an_entry_that_was_reserved_and_is_in_no_claim_any_more_has_no_heartbeat
     decision = situation.renew("p", "token of p")
     assert isinstance(decision.refusal, ClaimLost)
     assert decision.effects == ()
+
+
+def test_a_fence_is_told_what_became_of_it():
+    whys = {state: fence_answer(Situation(IN_STATE[state]), FENCE).why for state in (HELD, EXPIRED)}
+    assert whys == {HELD: "held", EXPIRED: "its TTL has passed, but nobody took the branch"}
+    situation = Situation(IN_STATE[HELD])
+    never, older = (fence_answer(situation, fence) for fence in (FENCE + 1, FENCE - 1))
+    assert never.why == f"fence {FENCE + 1} was never given; the newest is {FENCE}"
+    assert older.why == f"fence {FENCE} came after it"
+    assert (never.holder, older.holder) == (HOLDER, HOLDER)
+    lost = fence_answer(Situation(IN_STATE[LOST]), FENCE)
+    assert lost.why == "another program ended its entry"
+    assert lost.holder is None
+    free = fence_answer(Situation(), FENCE)
+    assert (free.valid, free.holder) == (False, None)
+
+
+def test_the_fence_of_an_expired_claim_whose_folder_is_anothers_guards_nothing():
+    situation = Situation(IN_STATE[EXPIRED])
+    standing = stand(
+        situation.claim, situation.load(threads=(BRANCH,)).entries, Witness(FACTS), NOW
+    )
+    answer = judge_fence(standing, FENCE, situation.entries, folder_taken_by="other")
+    assert (answer.valid, answer.holder) == (False, None)
+    assert answer.why == "its TTL has passed, and its folder belongs to the claim on 'other'"
