@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -325,3 +326,83 @@ def test_an_unreadable_disk_and_a_missing_permission_are_told_apart(
         with pytest.raises(UnreadableFile) as caught:
             read_file(str(tmp_path / "record"), 10)
         assert (caught.value.code, caught.value.errno) == (named, code)
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="descriptors cannot be counted here")
+@pytest.mark.parametrize("call", ["fstat", "write", "fsync", "replace", "read", "fchmod"])
+def test_no_descriptor_stays_open_whatever_fails(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    (folder / "agents").chmod(0o770)
+    path = str(folder / "agents/a.toml")
+    before = open_descriptors()
+    for first in (1, 2, 3):
+        replace(folder, b"old")
+        monkeypatch.setattr(atomic_file, "os", FailingOs(call, errno.EIO, first=first))
+        with contextlib.suppress(StoreUnavailable, OutcomeUnknown):
+            replace(folder, b"new")
+        with contextlib.suppress(UnreadableFile):
+            read_file(path, 10)
+        with contextlib.suppress(OutcomeUnknown):
+            remove_file(str(folder / "agents"), "a.toml")
+        monkeypatch.undo()
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**20, 2**20 + 1, 3 * 2**20])
+def test_a_file_of_any_size_up_to_the_limit_is_read_whole(folder: Path, size: int) -> None:
+    data = os.urandom(size)
+    path = folder / "agents/a.toml"
+    path.write_bytes(data)
+    assert read_file(str(path), size) == data
+    if size:
+        with pytest.raises(UnreadableFile) as caught:
+            read_file(str(path), size - 1)
+        assert caught.value.code == "too_large"
+        assert f"{size:,} bytes" in str(caught.value)
+
+
+def test_a_call_that_is_interrupted_is_made_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InterruptedOnce(FailingOs):
+        def __getattr__(self, name: str) -> Any:
+            real = getattr(os, name)
+            if name not in ("open", "write", "fsync", "unlink", "read"):
+                return real
+
+            def call(*args: Any) -> Any:
+                if name not in seen:
+                    seen.add(name)
+                    raise InterruptedError
+                return real(*args)
+
+            return call
+
+    seen: set[str] = set()
+    monkeypatch.setattr(atomic_file, "os", InterruptedOnce("", 0))
+    replace(folder, b"new")
+    assert read_file(str(folder / "agents/a.toml"), 10) == b"new"
+    assert remove_file(str(folder / "agents"), "a.toml")
+    assert seen >= {"open", "write", "fsync", "read", "unlink"}
+
+
+@needs_other_user
+def test_who_may_not_give_a_file_the_folders_group_leaves_it_private() -> None:
+    with public_folder() as folder:
+        shared = folder / "agents"
+        shared.mkdir()
+        (folder / "tmp").mkdir()
+        for path in (shared, folder / "tmp"):
+            path.chmod(0o777)
+        os.chown(shared, 0, 12345)
+
+        def attempt() -> int:
+            replace(folder, b"new")
+            return stat.S_IMODE((shared / "a.toml").stat().st_mode)
+
+        assert as_nobody(attempt) == 0o600
