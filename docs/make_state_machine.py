@@ -77,6 +77,7 @@ In every state and at every step it must hold that:
 * at most one living agent may write to a branch, and at most one to a folder. This is not read off
   the records: the walk remembers who was told "granted" or "renewed" and nothing else since.
 * a claim's fence never goes back, and none is granted twice;
+* an entry is never removed while a claim names it as holder: it is what tells how the claim ended;
 * no entry goes backward, none is born ended, and `completed_at` is set exactly when it has ended;
 * a living owner is never reaped, and nobody is deprived of a claim without being told, but by force
   and by the doors that ask for no token;

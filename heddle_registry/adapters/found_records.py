@@ -39,6 +39,11 @@ _KEYS = (
 )  # fmt: skip
 
 
+_ENDED_UNHELD = (
+    "ended_ns <= ? AND NOT EXISTS (SELECT 1 FROM claims WHERE holder = entries.session_id)"
+)
+
+
 class Moved(Exception):
     """The folders changed between two look-ups; begin again."""
 
@@ -163,7 +168,16 @@ class FoundRecords:
         """See `Records`."""
         if self._stamps is None:
             return self.snapshot().records.ended_before(instant, most)
-        return self._entries("ended_ns <= ?", (instant.at.unix_ns - _STALE_NS,), most)
+        return self._entries(_ENDED_UNHELD, (instant.at.unix_ns - _STALE_NS,), most)
+
+    def highest_fence(self, thread: str) -> int:
+        """See `Records`."""
+        if self._stamps is None:
+            return self.snapshot().records.highest_fence(thread)
+        fence = self._index.highest_fence(self._stamps, thread)
+        if fence is None:
+            raise Moved
+        return fence
 
     def claims_naming(self, path: str) -> Iterable[Claim]:
         """See `Records`."""
@@ -239,10 +253,9 @@ class FoundRecords:
         return [entry for entry in found if entry.is_active or not is_stale(entry, now.at)]
 
     def held_claims(self) -> Iterable[Claim]:
-        """Return every claim that names a holder."""
+        """See `Records`."""
         if self._stamps is None:
-            claims = self.snapshot().records.claims.values()
-            return [claim for claim in claims if claim.holder is not None]
+            return self.snapshot().records.held_claims()
         return [claim for claim in self._claims("holder IS NOT NULL") if claim.holder is not None]
 
     def _rows(self, where: str) -> list[EntryRow]:

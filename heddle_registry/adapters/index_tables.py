@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
 
-VERSION: Final = 1
+VERSION: Final = 2
 _BUSY_S: Final = 0.05
 _FILE_COLUMNS: Final = (
     "name",
@@ -47,6 +47,7 @@ CREATE TABLE claim_sessions (session_id, name, PRIMARY KEY (session_id, name)) W
 INDEXES: Final = """
 CREATE INDEX entries_thread ON entries (thread, status);
 CREATE INDEX entries_started ON entries (started_s DESC, started_n DESC, session_id);
+CREATE INDEX entries_fence ON entries (thread, own_fence) WHERE own_fence IS NOT NULL;
 CREATE INDEX entries_active ON entries (status) WHERE status = 'active';
 CREATE INDEX entries_ended ON entries (ended_ns) WHERE ended_ns IS NOT NULL;
 CREATE INDEX entries_bad ON entries (is_record) WHERE is_record = 0;
@@ -86,6 +87,7 @@ def _looked_up(entry: AgentEntry) -> tuple[Any, ...]:
         if column in _LOOKED_UP:
             values[place] = getattr(entry, column)
     values[FIELD_COLUMNS.index("status")] = entry.status.value
+    values[FIELD_COLUMNS.index("own_fence")] = entry.fence
     return tuple(values)
 
 

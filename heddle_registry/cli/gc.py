@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
                 "reaped": list(swept.reaped),
                 "pruned": list(swept.pruned),
                 "kept": [{"session_id": who, "evidence": code} for who, code in swept.kept],
+                "ended_claims": list(swept.ended_claims),
                 "removed": list(removed),
             }
         )
@@ -41,12 +42,13 @@ def run(args: argparse.Namespace) -> int:
     for names, what in (
         (swept.reaped, "reaped (its owner is dead, or its claim over)"),
         (swept.pruned, "pruned (it ended 7 days ago or earlier)"),
+        (swept.ended_claims, "freed (whoever held the branch had ended)"),
         (removed, "removed (left over)"),
     ):
         for name in names:
             print(f"{would}{what}: {clean(name)}")
     for session_id, code in swept.kept:
         print(f"kept: {clean(session_id)} ({clean(code)})")
-    if not (swept.reaped or swept.pruned or removed or swept.kept):
+    if not (swept.reaped or swept.pruned or swept.ended_claims or removed or swept.kept):
         print("nothing to do")
     return 0

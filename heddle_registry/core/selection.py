@@ -56,7 +56,15 @@ class Records(Protocol):
         ...
 
     def ended_before(self, instant: Instant, most: int | None) -> Iterable[AgentEntry]:
-        """Return ended entries that may be stale, at most ``most``."""
+        """Return ended entries that may be stale and hold no claim, at most ``most``.
+
+        That of a claim's holder is what tells how the claim ended; whoever removes it ends the
+        claim with it.
+        """
+        ...
+
+    def highest_fence(self, thread: str) -> int:
+        """Return the greatest fence that any entry on a thread remembers; 0 where none does."""
         ...
 
     def claim(self, thread: str) -> Claim | None:
@@ -74,6 +82,10 @@ class Records(Protocol):
         """Return every claim that names the session as holder or past holder."""
         ...
 
+    def held_claims(self) -> Iterable[Claim]:
+        """Return every claim that names a holder."""
+        ...
+
     def damage(self) -> tuple[Damage, ...]:
         """Return the records that cannot be read."""
         ...
@@ -85,6 +97,7 @@ class _Selection:
         self.entries: dict[str, AgentEntry] = {}
         self.claims: dict[str, Claim] = {}
         self.damaged: dict[str, RegistryError] = {}
+        self.fences: dict[str, int] = {}
 
     def add_entry(self, entry: AgentEntry | None) -> None:
         # With its ancestors: who is whose child decides who blocks whom.
@@ -111,6 +124,16 @@ class _Selection:
         if claim is not None:
             self.add_claim(claim)
 
+    def stand_in_for(self, thread: str) -> None:
+        # Where the claim file is missing, what the entries remember of it stands for it.
+        if thread in self.claims or thread in self.damaged or thread in self.fences:
+            return
+        self.fences[thread] = self._records.highest_fence(thread)
+        if self.fences[thread]:
+            for entry in self._records.active_on(thread):
+                if entry.fence is not None:
+                    self.add_entry(entry)
+
 
 def select(keys: Keys, records: Records, now: Instant, line: tuple[str, ...] = ()) -> Loaded:
     """Return what ``keys`` name among ``records``."""
@@ -123,9 +146,10 @@ def select(keys: Keys, records: Records, now: Instant, line: tuple[str, ...] = (
             continue
         selection.add_entry(entry)
         selection.add_claim_on(entry.thread)
-        _add_copies(selection, records, entry.thread)
+        selection.stand_in_for(entry.thread)
     for thread in keys.threads:
         selection.add_claim_on(thread)
+        selection.stand_in_for(thread)
         for entry in records.active_on(thread):
             selection.add_entry(entry)
     paths = {keys.path} if keys.path is not None else set()
@@ -145,6 +169,9 @@ def select(keys: Keys, records: Records, now: Instant, line: tuple[str, ...] = (
             selection.add_entry(entry)
         for thread in sorted({entry.thread for entry in selection.entries.values()}):
             selection.add_claim_on(thread)
+    if keys.all_held:
+        for claim in records.held_claims():
+            selection.add_claim(claim)
     stale: tuple[str, ...] = ()
     if keys.stale or keys.all_stale:
         most = None if keys.all_stale else MAX_SWEEP
@@ -165,19 +192,12 @@ def select(keys: Keys, records: Records, now: Instant, line: tuple[str, ...] = (
         },
         claims=selection.claims,
         damaged_claims=selection.damaged,
+        fences=selection.fences,
         damage=records.damage() if keys.threads or keys.all_active else (),
         used_ids=frozenset(filter(records.is_used, keys.fresh_ids)),
         stale_ids=stale,
         line=line,
     )
-
-
-def _add_copies(selection: _Selection, records: Records, thread: str) -> None:
-    # Where the claim file is missing, the entries' copies stand for it.
-    if thread not in selection.claims and thread not in selection.damaged:
-        for entry in records.active_on(thread):
-            if entry.fence is not None:
-                selection.add_entry(entry)
 
 
 @attrs.frozen(kw_only=True)
@@ -225,8 +245,17 @@ class RecordMaps:
 
     def ended_before(self, instant: Instant, most: int | None) -> Iterable[AgentEntry]:
         """See `Records`."""
-        stale = [entry for entry in self.entries.values() if is_stale(entry, instant.at)]
+        holders = {claim.holder.session_id for claim in self.held_claims() if claim.holder}
+        stale = [
+            entry
+            for entry in self.entries.values()
+            if is_stale(entry, instant.at) and entry.session_id not in holders
+        ]
         return stale[:most]
+
+    def highest_fence(self, thread: str) -> int:
+        """See `Records`."""
+        return max((e.fence or 0 for e in self.entries.values() if e.thread == thread), default=0)
 
     def claim(self, thread: str) -> Claim | None:
         """See `Records`."""
@@ -247,6 +276,10 @@ class RecordMaps:
             if (claim.holder is not None and claim.holder.session_id == session_id)
             or any(past.session_id == session_id for past in claim.past)
         ]
+
+    def held_claims(self) -> Iterable[Claim]:
+        """See `Records`."""
+        return [claim for claim in self.claims.values() if claim.holder is not None]
 
     def damage(self) -> tuple[Damage, ...]:
         """See `Records`."""

@@ -44,6 +44,8 @@ class Swept:
     pruned: tuple[str, ...] = ()
     kept: tuple[tuple[str, str], ...] = ()
     """Session id and evidence code."""
+    ended_claims: tuple[str, ...] = ()
+    """Branches whose claim named a holder that had ended already."""
 
 
 def decide_sweep(
@@ -59,7 +61,8 @@ def decide_sweep(
 
     A living owner is never reaped, and neither is anyone of whom nothing is known. An orphan of
     a crash is abandoned; ``end_expired`` also ends holders whose TTL has passed. A claim that was
-    lost and has nothing left behind it is ended too.
+    lost and has nothing left behind it is ended too, and so is one whose release a crash cut
+    short; until then the entry of its holder, which tells the one from the other, is not pruned.
     """
     witness = Witness(facts)
     effects: list[Effect] = []
@@ -105,18 +108,24 @@ def decide_sweep(
             freed.append(claim.thread)
         elif not standing.verdict.is_alive:
             kept.append((session_id, standing.verdict.evidence[0].code))
+    ended_claims: list[str] = []
     for claim in _nothing_behind(session_ids, loaded, witness, now):
         effects.append(PutClaim(claim))
-        freed.append(claim.thread)
+        ended_claims.append(claim.thread)
     missing = witness.missing()
     if missing is not None:
         return missing
-    stale = [session_id for session_id in loaded.stale_ids if session_id in session_ids]
+    stale = _prunable(session_ids, loaded, effects)
     effects += [RemoveEntry(session_id) for session_id in stale]
     return Decision(
-        answer=Swept(reaped=tuple(reaped), pruned=tuple(stale), kept=tuple(kept)),
+        answer=Swept(
+            reaped=tuple(reaped),
+            pruned=tuple(stale),
+            kept=tuple(kept),
+            ended_claims=tuple(ended_claims),
+        ),
         effects=tuple(effects),
-        freed=tuple(freed),
+        freed=(*freed, *ended_claims),
     )
 
 
@@ -139,3 +148,18 @@ def _nothing_behind(
             else:
                 found.append(claim.ended(EndCause.LOST, now.at))
     return found
+
+
+def _prunable(session_ids: tuple[str, ...], loaded: Loaded, effects: list[Effect]) -> list[str]:
+    # Not the entry of a claim's holder, unless the claim ends here as well.
+    ended = {effect.claim.thread for effect in effects if isinstance(effect, PutClaim)}
+    holders = {
+        claim.holder.session_id
+        for claim in loaded.claims.values()
+        if claim.holder is not None and claim.thread not in ended
+    }
+    return [
+        session_id
+        for session_id in loaded.stale_ids
+        if session_id in session_ids and session_id not in holders
+    ]

@@ -65,8 +65,10 @@ class Keys:
     fresh_ids: tuple[str, ...] = ()
     """Ids that must be unused: `Loaded.used_ids` tells."""
     all_active: bool = False
+    all_held: bool = False
+    """Every claim that names a holder, whatever became of the holder's entry."""
     stale: bool = False
-    """Ended entries past their seven days, at most 16."""
+    """Ended entries past their seven days that no claim names as holder, at most 16."""
     all_stale: bool = False
     line_of: str | None = None
     """The thread whose waiters are asked for."""
@@ -101,6 +103,8 @@ class Loaded:
     """By thread. A thread that was asked for and has no claim file is missing here."""
     damaged_claims: Mapping[str, RegistryError] = attrs.field(factory=dict)
     """By thread: the claim is there and cannot be read."""
+    fences: Mapping[str, int] = attrs.field(factory=dict)
+    """By thread without a claim file: the greatest fence that any entry there remembers."""
     damage: tuple[Damage, ...] = ()
     used_ids: frozenset[str] = frozenset()
     stale_ids: tuple[str, ...] = ()
@@ -109,6 +113,9 @@ class Loaded:
 
     def claim_on(self, thread: str, now: Instant) -> Claim:
         """Return the claim on ``thread``; a missing file is stood in for by the entries' copies.
+
+        The holder is the Active entry with the greatest fence; the claim's own fence is not below
+        one that an ended entry remembers, so that no fence is ever given twice.
 
         :raises RegistryError: the claim is there and cannot be read; its thread is refused.
         """
@@ -123,9 +130,11 @@ class Loaded:
             for entry in self.entries.values()
             if entry.thread == thread and entry.is_active and entry.fence is not None
         ]
+        remembered = self.fences.get(thread, 0)
         if not copies:
-            return Claim(thread=thread)
-        return claim_of_entry(max(copies, key=lambda entry: entry.fence or 0), now)
+            return Claim(thread=thread, fence=remembered)
+        stand_in = claim_of_entry(max(copies, key=lambda entry: entry.fence or 0), now)
+        return attrs.evolve(stand_in, fence=max(stand_in.fence, remembered))
 
 
 class PutEntry(NamedTuple):

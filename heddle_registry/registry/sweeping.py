@@ -44,7 +44,12 @@ class SweepDoors(Transactions):
         from heddle_registry.core.sweep import Swept, decide_sweep
 
         loaded, _now = self.store.peek(
-            Keys(all_active=True, all_stale=prune, threads=(thread,) if thread else ())
+            Keys(
+                all_active=True,
+                all_held=True,
+                all_stale=prune,
+                threads=(thread,) if thread else (),
+            )
         )
         candidates = [
             entry.session_id
@@ -82,5 +87,6 @@ class SweepDoors(Transactions):
                     reaped=swept.reaped + part.reaped,
                     pruned=swept.pruned + part.pruned,
                     kept=swept.kept + part.kept,
+                    ended_claims=swept.ended_claims + part.ended_claims,
                 )
         return swept

@@ -233,6 +233,11 @@ class StoreSuite:
         assert "agent-done" not in everybody.entries
         assert len(everybody.entries) == 4
         assert everybody.claims == {"main": claim}
+        _write(store, RemoveEntry("agent-holder"))
+        assert _load(store, all_held=True).claims == {"main": claim}
+        _write(store, PutEntry(_ended("agent-ex", now.at, thread="ex").extended(fence=4)))
+        for keys in ({"threads": ("ex",)}, {"sessions": ("agent-ex",)}):
+            assert _load(store, **keys).claim_on("ex", now) == Claim(thread="ex", fence=4)
 
     def test_the_stale_are_named_to_writers_and_hidden_from_lookers(self, tmp_path: Path) -> None:
         host = FakeHost()
@@ -250,6 +255,9 @@ class StoreSuite:
         some = _load(store, stale=True).stale_ids
         assert len(some) == MAX_SWEEP
         assert set(some) < set(names)
+        held = Claim(thread="main").granted(_holder(names[0], host.now()), 1, None)
+        _write(store, PutClaim(held))
+        assert sorted(_load(store, all_stale=True).stale_ids) == names[1:]
 
     def test_a_look_narrows_by_every_field_and_is_newest_first(self, tmp_path: Path) -> None:
         host = FakeHost()

@@ -94,6 +94,9 @@ def check_effect(branch, effect, entries, claims, purpose) -> None:
         entry = entries.get(effect.session_id)
         if purpose != "delete" and entry is not None and entry.is_active:
             raise Broken("an Active entry was pruned")
+        for claim in claims.values():
+            if claim.holder is not None and claim.holder.session_id == effect.session_id:
+                raise Broken("an entry was removed before the claim that names it had ended")
         return
     if not isinstance(effect, PutEntry):
         return

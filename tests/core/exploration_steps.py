@@ -293,7 +293,7 @@ class Steps:
                 "gc --expired" if end_expired else "gc",
                 branch,
                 None,
-                Keys(sessions=named, all_active=True, all_stale=True),
+                Keys(sessions=named),
                 lambda loaded, e=end_expired: self.decide.sweep(
                     named, loaded, NOW, FACTS, end_expired=e
                 ),

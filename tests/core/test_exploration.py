@@ -19,7 +19,7 @@ from heddle_registry.core.release import decide_hand_over
 from heddle_registry.core.renew import FenceAnswer, Renewed, decide_renew, judge_fence
 from heddle_registry.core.reserve import LiveOwner, decide_reserve
 from heddle_registry.core.sweep import decide_sweep
-from heddle_registry.core.transaction import Decision, PutClaim, PutEntry
+from heddle_registry.core.transaction import Decision, PutClaim, PutEntry, RemoveEntry
 from tests.core.exploration import (
     CI_PAIRS,
     CI_WALK,
@@ -162,6 +162,12 @@ def reaping_whoever(session_ids, loaded, now, facts, **options):
     return decide_sweep(session_ids, loaded, now, DeadFacts(), **options)
 
 
+def pruning_whoever_has_ended(session_ids, loaded, now, facts, **options):
+    decision = decide_sweep(session_ids, loaded, now, facts, **options)
+    gone = [RemoveEntry(session_id) for session_id in loaded.stale_ids]
+    return attrs.evolve(decision, effects=(*gone, *decision.effects))
+
+
 def going_back(session_id, status, loaded, now):
     entry = loaded.entries[session_id]
     if status is AgentStatus.ACTIVE and not entry.is_active:
@@ -203,6 +209,7 @@ PLANTED = [
     ({"renew": forgetting_the_loss}, "spent or wrong token of 'h' renewed"),
     ({"fence": believing_any_fence}, "a fence that is over"),
     ({"sweep": reaping_whoever}, "a living"),
+    ({"sweep": pruning_whoever_has_ended}, "before the claim that names it had ended"),
     ({"status": going_back}, "an entry went from"),
     ({"status": without_an_end}, "completed_at must be set exactly"),
     ({"hand_over": handing_over_twice}, "handed the branch over"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import attrs
 
 from heddle_registry.core.claim import ClaimState
+from heddle_registry.core.lifecycle import EntryEvent
 from heddle_registry.core.limits import MAX_SWEEP
 from heddle_registry.core.selection import RecordMaps, select
 from heddle_registry.core.transaction import Keys
 from heddle_registry.errors import RecordCorrupt
-from tests.core.exploration_records import BRANCH, NOW, make_entry
+from tests.core.exploration_records import BRANCH, FENCE, NOW, make_entry
 from tests.core.exploration_shapes import DEAD, Branch
 from tests.core.situations import (
     ALICE,
@@ -113,6 +114,48 @@ def test_copies_of_a_missing_claim_come_with_any_session_on_the_branch():
     situation.add(present("p", ALICE))
     loaded = situation.load(sessions=("p",))
     assert loaded.claim_on(BRANCH, NOW).holder.session_id == "o"
+
+
+def test_a_missing_claim_is_not_below_a_fence_that_any_entry_remembers():
+    situation = Situation(Branch())
+    situation.add(make_entry("done", ALICE, "complete", fence=7))
+    situation.add(make_entry("elsewhere", ALICE, "complete", fence=9, thread="elsewhere"))
+    for keys in ({"threads": (BRANCH,)}, {"sessions": ("done",)}):
+        stand_in = situation.load(**keys).claim_on(BRANCH, NOW)
+        assert (stand_in.fence, stand_in.holder) == (7, None)
+    situation.add(make_entry("o", ALICE, fence=3))
+    stand_in = situation.load(threads=(BRANCH,)).claim_on(BRANCH, NOW)
+    assert (stand_in.fence, stand_in.holder.session_id) == (7, "o")
+
+
+def test_a_claim_that_is_there_is_asked_and_no_entry():
+    situation = held()
+    situation.add(make_entry("done", ALICE, "complete", fence=FENCE + 9))
+    loaded = situation.load(threads=(BRANCH,), sessions=("done",))
+    assert loaded.claim_on(BRANCH, NOW).fence == FENCE
+    assert loaded.fences == {}
+
+
+def test_every_held_claim_comes_with_its_holder_whatever_became_of_that():
+    situation = held()
+    situation.reserve(ALICE, session_id="a", thread="gone")
+    situation.reserve(ALICE, session_id="b", thread="free")
+    situation.release(EntryEvent.COMPLETE, "token of b", "b")
+    del situation.entries["a"]
+    situation.add(make_entry(HOLDER, ALICE, "complete", FENCE))
+    loaded = situation.load(all_held=True)
+    assert set(loaded.claims) == {BRANCH, "gone"}
+    assert set(loaded.entries) == {HOLDER}
+
+
+def test_the_entry_of_a_claims_holder_is_not_offered_as_stale():
+    situation = held()
+    ended = make_entry(HOLDER, ALICE, "complete", FENCE)
+    situation.add(attrs.evolve(ended, completed_at=days_ago(8)))
+    assert situation.load(stale=True).stale_ids == ()
+    assert situation.load(all_stale=True).stale_ids == ()
+    situation.release(EntryEvent.MERGE)
+    assert situation.load(stale=True).stale_ids == (HOLDER,)
 
 
 def test_an_entry_is_loaded_with_the_heartbeat_that_its_claim_has():

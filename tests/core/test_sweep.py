@@ -7,7 +7,7 @@ import attrs
 from heddle_registry.core.claim import ClaimState, EndCause
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.sweep import NEWER_SCHEMA, decide_sweep
-from heddle_registry.core.transaction import NeedFacts
+from heddle_registry.core.transaction import NeedFacts, PutClaim, RemoveEntry
 from heddle_registry.errors import RecordCorrupt
 from tests.core.exploration_records import BRANCH, FACTS, FENCE, NOW, make_entry, owner_of
 from tests.core.exploration_shapes import DEAD, NOBODY
@@ -87,6 +87,20 @@ def test_the_rest_of_a_release_that_a_crash_cut_short_is_done_and_told_as_what_i
     situation.add(make_entry(HOLDER, ALICE, "complete", FENCE))
     sweep(situation)
     assert situation.claim.past[0].cause is EndCause.RELEASED
+
+
+def test_a_holders_ended_entry_is_pruned_with_its_claim_and_not_before():
+    situation = Situation(IN_STATE[ClaimState.LOST])
+    bare = situation.entries[HOLDER]
+    situation.add(attrs.evolve(bare, completed_at=days_ago(8)))
+    loaded = situation.load(sessions=(HOLDER,))
+    assert loaded.stale_ids == (HOLDER,)
+    assert sweep(situation).answer.pruned == ()
+    situation.add(attrs.evolve(bare, completed_at=days_ago(8)).extended(fence=FENCE))
+    decision = decide_sweep((HOLDER,), situation.load(sessions=(HOLDER,)), NOW, FACTS)
+    assert decision.answer.ended_claims == (BRANCH,)
+    assert decision.answer.pruned == (HOLDER,)
+    assert [type(effect) for effect in decision.effects] == [PutClaim, RemoveEntry]
 
 
 def test_ended_entries_are_pruned_after_seven_days_and_not_earlier():

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import attrs
 import pytest
 
 from heddle_registry import AgentStatus, ClaimLost, Timestamp, UsageError
 from heddle_registry.core.entry import SCHEMA
-from heddle_registry.core.transaction import Decision, Keys, PutEntry
+from heddle_registry.core.transaction import Decision, Keys, PutEntry, RemoveEntry
+from heddle_registry.explain import why_branch
 from heddle_registry.ports import Query
-
-if TYPE_CHECKING:
-    from tests.registry.world import World
+from tests.registry.world import World
 
 
 def test_the_dead_are_abandoned_the_stale_removed_and_the_unknown_kept_with_a_reason(
@@ -120,3 +117,50 @@ def test_a_release_cut_short_is_finished_and_told_as_one(world: World) -> None:
         assert "complete" in lost.value.why
         assert "dead" not in lost.value.why
     assert world.reserve().fence == held.fence + 1
+
+
+def test_a_claim_is_swept_though_no_active_entry_is_left_on_its_branch(world: World) -> None:
+    pid = world.host.spawn(["holder"])
+    half, lost = world.reserve("half", pid=pid), world.reserve("lost", pid=pid)
+    gone = world.reserve("gone", pid=pid)
+    ended = attrs.evolve(half.entry, status=AgentStatus.COMPLETE, completed_at=world.host.now().at)
+    bare = attrs.evolve(ended, session_id=lost.entry.session_id, thread="lost", extension=None)
+    effects = (PutEntry(ended), PutEntry(bare), RemoveEntry(gone.entry.session_id))
+    world.store.transact(Keys(), lambda *_: Decision(effects=effects), {})
+
+    assert world.registry.sweep(dry_run=True).ended_claims == ("half",)
+    assert world.registry.sweep().ended_claims == ("half",)
+    assert why_branch(world.registry, "lost").state == "blocked"
+    world.host.kill(pid)
+    assert sorted(world.registry.sweep().ended_claims) == ["gone", "lost"]
+    assert world.registry.sweep().ended_claims == ()
+    for held, told in ((half, "released"), (lost, "another program"), (gone, "another program")):
+        assert why_branch(world.registry, held.entry.thread).state == "free"
+        with pytest.raises(ClaimLost, match=told):
+            world.registry.heartbeat(held.entry.session_id, held.token)
+
+
+def test_a_release_cut_short_is_still_one_after_weeks_of_pruning(world: World) -> None:
+    pid = world.host.spawn(["holder"])
+    held = world.reserve(pid=pid)
+    ended = attrs.evolve(held.entry, status=AgentStatus.COMPLETE, completed_at=world.host.now().at)
+    world.store.transact(Keys(), lambda *_: Decision(effects=(PutEntry(ended),)), {})
+    world.host.advance(8 * 86_400)
+    world.reserve("other", pid=pid)
+    assert why_branch(world.registry, "main").state == "free"
+    swept = world.registry.sweep()
+    assert (swept.ended_claims, swept.pruned) == (("main",), (held.entry.session_id,))
+    with pytest.raises(ClaimLost, match="complete"):
+        world.registry.heartbeat(held.entry.session_id, held.token)
+
+
+def test_the_fence_goes_on_where_only_ended_entries_remember_it(world: World) -> None:
+    for fence in (1, 2, 3):
+        held = world.reserve(pid=world.host.own_pid())
+        assert held.fence == fence
+        world.registry.release(held.entry.session_id, token=held.token)
+    entries = [PutEntry(entry) for entry in world.registry.list()]
+    other = World("memory" if world.folder.exists() else "directory", world.folder / "other")
+    other.store.transact(Keys(), lambda *_: Decision(effects=tuple(entries)), {})
+    assert not other.registry.check("main", 3).valid
+    assert other.reserve(pid=other.host.own_pid()).fence == 4

@@ -208,6 +208,33 @@ def test_a_crash_at_any_step_leaves_one_owner_at_most_and_all_that_was_acknowled
         assert not tmp.exists() or not list(tmp.iterdir())
 
 
+def test_a_release_that_a_crash_cut_short_frees_the_branch_though_its_entry_grows_stale(
+    world: World, untouched: None
+) -> None:
+    holder = world.host.spawn(["holder"])
+    held = world.reserve(pid=holder)
+
+    def crash() -> None:
+        Steps(2, lambda _: os._exit(0))
+        world.registry.release(held.entry.session_id, token=held.token)
+        raise AssertionError("it did not come to that step")
+
+    with pytest.raises(AssertionError, match="died without an answer"):
+        in_fork(crash)
+    world.host.advance(8 * 86_400)
+    world = _seen_by_a_newcomer(world)
+    world.reserve("other", pid=holder)  # a reservation prunes, but not what tells of the release
+    assert why_branch(world.registry, "main").state == "free"
+    assert world.registry.sweep().ended_claims == ("main",)
+    assert why_branch(world.registry, "main").state == "free"
+    assert held.entry.session_id not in [
+        entry.session_id for entry in world.store.look(Query(include_stale=True)).entries
+    ]
+    with pytest.raises(ClaimLost, match="released"):
+        world.registry.heartbeat(held.entry.session_id, held.token)
+    assert world.reserve(pid=holder).fence == 2
+
+
 def _contents(world: World) -> dict[str, bytes]:
     skipped = (".lock", ".gitignore", "index.sqlite", "index.sqlite-journal")
     return {

@@ -14,7 +14,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from heddle_registry import AgentRegistry, AgentStatus, Query
+from heddle_registry import AgentRegistry, AgentStatus, Query, Timestamp
 from heddle_registry.adapters import directory
 from heddle_registry.adapters.index import Index
 from heddle_registry.codec import entry_to_toml
@@ -193,6 +193,55 @@ def test_the_index_is_rebuilt_after_another_boot(registry, heddle, monkeypatch):
     other = AgentRegistry(heddle)
     other.store._index._boot_id = lambda: "another-boot"
     assert other.list() == by_scan(heddle)
+
+
+@pytest.mark.parametrize("index", ["on", "off"])
+@pytest.mark.parametrize("entry", ["plain", "of a later program"])
+def test_no_fence_is_given_twice_though_the_claims_were_deleted(
+    registry, heddle, index, entry, monkeypatch
+):
+    for _ in range(3):
+        with registry.reserve("main") as claim:
+            pass
+    assert claim.fence == 3
+    shutil.rmtree(heddle / "claims")
+    if entry != "plain":  # no row can hold it, and its fence counts all the same
+        path = heddle / "agents" / f"{claim.session_id}.toml"
+        path.write_text(path.read_text().replace("fence = 3", "fence = 3\nlater = true"))
+    if index == "off":
+        monkeypatch.setenv("HEDDLE_REGISTRY_INDEX", "off")
+    monkeypatch.setattr(directory, "_shared", {})
+    registry = AgentRegistry(heddle)
+    registry.list()
+    scans = served_by_index(monkeypatch)
+    assert not registry.check("main", 3).valid
+    with registry.reserve("main") as claim:
+        assert claim.fence == 4
+    assert (scans == []) is (index == "on")
+
+
+def test_what_ended_is_pruned_by_the_index_but_for_the_entries_of_holders(
+    registry, heddle, monkeypatch
+):
+    with registry.reserve("main") as claim:
+        held = next((heddle / "claims").iterdir())
+        kept = held.read_bytes()
+    held.write_bytes(kept)  # as a crash leaves it between the two writes of a release
+    long_ago = Timestamp("2026-01-01T12:00:00Z")
+    done = {"status": AgentStatus.COMPLETE, "completed_at": long_ago}
+    for session_id in ("agent-old", claim.session_id):
+        path = heddle / "agents" / f"{session_id}.toml"
+        stored = registry.load(session_id) or entry_of(registry, session_id)
+        path.write_bytes(entry_to_toml(attrs.evolve(stored, **done)))
+    registry.list()
+    scans = served_by_index(monkeypatch)
+    with registry.reserve("other"):
+        pass
+    assert not (heddle / "agents" / "agent-old.toml").exists()
+    assert (heddle / "agents" / f"{claim.session_id}.toml").exists()
+    assert registry.sweep().ended_claims == ("main",)
+    assert not (heddle / "agents" / f"{claim.session_id}.toml").exists()
+    assert scans == []
 
 
 WRITER = """
