@@ -219,4 +219,5 @@ def decide_hand_over(
         answer=Reserved(entry=new_entry, fence=fence),
         effects=(PutEntry(new_entry), PutClaim(granted), PutEntry(old_entry)),
         commits=2,
+        freed=(claim.thread,),  # not free, but whoever waits must await another's end now
     )

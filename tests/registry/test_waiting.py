@@ -251,3 +251,14 @@ def test_a_waiter_sleeps_while_what_it_waits_for_has_come_but_something_else_kee
         outcome = registry.reserve_on_terms("main", build, Terms(ttl_s=60), wait_s=2)[0]
     assert isinstance(outcome, LiveOwner)
     assert attempts <= 5, "once, in line, when the TTL passed, at the end"
+
+
+def test_a_hand_over_tells_who_waits_whose_end_to_await_now(registry: AgentRegistry) -> None:
+    idle = "import sys; print('ready', flush=True); sys.stdin.readline()"
+    with python(idle) as old, python(idle) as new:
+        assert (old.line(), new.line()) == ("ready", "ready")
+        held = reserve(registry, owner=registry.owner_for(old.pid))
+        waiter = Waiter(registry)
+        registry.hand_over(held.entry.session_id, held.token, to_pid=new.pid)
+        new.kill()
+        assert waiter.granted().fence == held.fence + 2
