@@ -126,7 +126,6 @@ def decide_save(entry: AgentEntry, loaded: Loaded, now: Instant) -> Decision[Age
             kept = check_entry(_keep_granted(entry, stored))
             return Decision(answer=kept, effects=(PutEntry(kept),))
         event = EVENT_OF_STATUS[entry.status]
-        apply_event(stored, event, now.at)
         as_running = attrs.evolve(entry, status=stored.status, completed_at=stored.completed_at)
         _check_change(stored, as_running, claim)
         kept = _keep_granted(as_running, stored)

@@ -213,3 +213,165 @@ def test_the_newest_living_match_is_reused_and_the_dead_and_orphans_are_not():
     entry, created = ask(lambda e: e.session_id in ("dead", "orphan")).answer
     assert (entry.session_id, created) == ("n", True)
     assert isinstance(ask(lambda e: True, {}), NeedFacts)
+
+
+def test_an_entry_of_which_we_keep_nothing_gets_no_table_of_ours():
+    plain = new_entry("plain")
+    loaded = Situation().load(fresh_ids=("plain",))
+    for decision in (
+        decide_create(plain, loaded),
+        decide_save(plain, loaded, NOW),
+    ):
+        assert decision.answer.extension is None
+    situation = Situation()
+    situation.add(plain)
+    loaded = situation.load(sessions=("plain",))
+    changed = decide_update("plain", lambda entry: attrs.evolve(entry, model="m"), loaded, NOW)
+    assert (changed.answer.extension, changed.answer.model) == (None, "m")
+    dropped = attrs.evolve(situation.add(present("p", ALICE)), extension=None)
+    kept = decide_update("p", lambda _: dropped, situation.load(sessions=("p",)), NOW).answer
+    assert kept.extension.owner == owner_of(ALICE)
+    wish = attrs.evolve(plain, extension=attrs.evolve(GRANTED, continues="before"))
+    ours = decide_update("plain", lambda _: wish, situation.load(sessions=("plain",)), NOW).answer
+    assert ours.extension == EntryExtension(continues="before")
+
+
+def test_a_new_entry_keeps_its_ancestry_for_the_day_when_its_parents_are_pruned():
+    situation = Situation()
+    root = situation.add(present("root", ALICE, thread="elsewhere"))
+    parent = situation.add(present("parent", BOB, native_parent_actor_key="actor-root"))
+    loaded = situation.load(all_active=True, fresh_ids=("n",))
+    child = new_entry(native_parent_actor_key="actor-parent")
+    ancestors = (root.chain_node(), parent.chain_node())
+    for decision in (
+        decide_create(child, loaded),
+        decide_attach(child, loaded),
+        decide_save(child, loaded, NOW),
+    ):
+        assert decision.answer.extension.ancestors == ancestors
+    told = (parent.chain_node(),)
+    knows = attrs.evolve(child, extension=EntryExtension(ancestors=told))
+    assert decide_create(knows, loaded).answer.extension.ancestors == told
+    assert decide_attach(new_entry(), loaded).answer.extension == EntryExtension()
+    for key in ("actor-nobody", None):
+        stray = attrs.evolve(child, native_parent_actor_key=key)
+        assert decide_create(stray, loaded).answer.extension is None
+    own = attrs.evolve(parent, native_parent_actor_key="actor-parent", extension=None)
+    alone = Situation()
+    assert decide_save(own, alone.load(), NOW).answer.extension is None
+
+
+def test_only_the_holders_folder_is_fixed_and_only_while_it_holds_the_claim():
+    def move(situation, session_id):
+        loaded = situation.load(sessions=(session_id,), threads=(BRANCH,))
+        return decide_update(
+            session_id, lambda entry: attrs.evolve(entry, path="/moved"), loaded, NOW
+        )
+
+    situation = held()
+    situation.claims[BRANCH] = attrs.evolve(situation.claim, path="/w")
+    situation.add(present("beside", BOB))
+    assert isinstance(move(situation, HOLDER).refusal, UsageError)
+    assert move(situation, "beside").answer.path == "/moved"
+    situation.claims[BRANCH] = attrs.evolve(situation.claim, holder=None)
+    assert move(situation, HOLDER).answer.path == "/moved"
+
+
+def test_the_status_alone_is_not_changed_by_an_update():
+    loaded = held().load(sessions=(HOLDER,))
+    decision = decide_update(
+        HOLDER, lambda entry: attrs.evolve(entry, status=AgentStatus.ABANDONED), loaded, NOW
+    )
+    assert "status" in decision.refusal.message
+    assert decision.effects == ()
+
+
+def test_what_a_caller_saves_of_a_running_entry_is_an_update_and_of_an_ended_one_refused():
+    situation = held()
+    changed = attrs.evolve(situation.entries[HOLDER], model="m", extension=GRANTED)
+    loaded = situation.load(sessions=(HOLDER,))
+    saved = situation.keep(decide_save(changed, loaded, NOW))
+    assert saved.answer == situation.entries[HOLDER]
+    assert saved.answer.model == "m"
+    assert saved.answer.extension == HELD.entries[HOLDER].extension
+    bent = decide_save(attrs.evolve(changed, thread="other"), loaded, NOW)
+    assert isinstance(bent.refusal, UsageError)
+    bad = decide_save(attrs.evolve(changed, pid=-1), loaded, NOW)
+    assert isinstance(bad.refusal, UsageError)
+    done = situation.add(make_entry("done", ALICE, "complete", mark=False))
+    loaded = situation.load(sessions=("done",))
+    assert decide_save(done, loaded, NOW).refusal is None
+    late = decide_save(attrs.evolve(done, model="m"), loaded, NOW)
+    assert isinstance(late.refusal, IllegalTransition)
+
+
+def test_an_end_that_was_saved_keeps_its_moment_and_what_was_changed_with_it():
+    situation = held()
+    stored = situation.entries[HOLDER]
+    ended = attrs.evolve(
+        stored, status=AgentStatus.COMPLETE, completed_at=days_ago(1), model="m", extension=GRANTED
+    )
+    loaded = situation.load(sessions=(HOLDER,))
+    saved = decide_save(ended, loaded, NOW).answer
+    assert (saved.completed_at, saved.model) == (days_ago(1), "m")
+    assert saved.extension.fence == FENCE
+    moved = attrs.evolve(ended, thread="other")
+    assert isinstance(decide_save(moved, loaded, NOW).refusal, UsageError)
+    bad = attrs.evolve(ended, pid=-1)
+    assert isinstance(decide_save(bad, loaded, NOW).refusal, UsageError)
+    unsaid = attrs.evolve(ended, completed_at=None)
+    assert decide_save(unsaid, loaded, NOW).answer.completed_at == NOW.at
+    past = attrs.evolve(new_entry("past"), status=AgentStatus.COMPLETE, completed_at=days_ago(2))
+    assert decide_save(past, loaded, NOW).answer.completed_at == days_ago(2)
+    running = attrs.evolve(new_entry("runs"), completed_at=days_ago(2))
+    assert isinstance(decide_save(running, loaded, NOW).refusal, UsageError)
+    merged = situation.keep(decide_save(ended, loaded, NOW)).answer
+    again = attrs.evolve(merged, status=AgentStatus.MERGED, completed_at=NOW.at)
+    loaded = situation.load(sessions=(HOLDER,))
+    assert decide_save(again, loaded, NOW).answer.completed_at == days_ago(1), "it ended once"
+
+
+def test_a_deleted_bystander_costs_the_holder_nothing():
+    situation = held()
+    situation.add(present("beside", BOB))
+    loaded = situation.load(sessions=("beside",), threads=(BRANCH,))
+    decision = situation.keep(decide_delete("beside", loaded, NOW))
+    assert decision.effects == (RemoveEntry("beside"),)
+    assert decision.freed == (BRANCH,)
+    assert situation.claim.holder.session_id == HOLDER
+    alone = Situation()
+    alone.claims.clear()
+    alone.add(present("p", ALICE))
+    assert decide_delete("p", alone.load(sessions=("p",)), NOW).effects == (RemoveEntry("p"),)
+
+
+def test_a_log_with_room_hands_nothing_on_and_refuses_what_could_not_be_written():
+    situation = Situation()
+    situation.add(present("p", ALICE))
+    loaded = situation.load(sessions=("p",))
+    for number in range(MAX_KEPT_QUERIES):
+        query = ContextQueryEntry(path=f"/{number}", queried_at=NOW.at)
+        decision = situation.keep(decide_log_query("p", query, situation.load(sessions=("p",))))
+        assert len(decision.effects) == 1
+    assert len(situation.entries["p"].context_queries) == MAX_KEPT_QUERIES
+    bad = ContextQueryEntry(path=7, queried_at=NOW.at)
+    assert isinstance(decide_log_query("p", bad, loaded).refusal, UsageError)
+
+
+def test_what_cannot_be_reused_or_made_is_refused_by_find_or_create():
+    situation = Situation()
+    situation.add(present("there", ALICE))
+    loaded = situation.load(all_active=True, fresh_ids=("n", "there"))
+
+    def ask(matches, update=lambda e: e, new=None):
+        return decide_find_or_create(matches, update, new or new_entry(), loaded, NOW, FACTS)
+
+    same = ask(lambda _: True)
+    assert (same.answer[0].session_id, same.effects) == ("there", ())
+    assert isinstance(ask(lambda _: True, lambda _: None).refusal, UsageError)
+    assert ask(lambda _: False, new=new_entry("there")).answer == IdTaken("there")
+    bad = ask(lambda _: False, new=attrs.evolve(new_entry(), pid=-1))
+    assert isinstance(bad.refusal, UsageError)
+    made = ask(lambda _: False)
+    assert made.answer[1] is True
+    assert len(made.effects) == 1
