@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import stat
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from heddle_registry.adapters.record_files import CLOCK_TICK_NS, RecordFiles
+from heddle_registry.adapters.record_files import CLOCK_TICK_NS, RecordFile, RecordFiles
 from heddle_registry.core.limits import MAX_ENTRY_BYTES
 from heddle_registry.errors import RecordCorrupt, StoreUnavailable
 from tests.process_helpers import until
@@ -152,3 +154,162 @@ def test_stamps_tell_what_changed_and_what_is_gone(folder: Folder) -> None:
     assert {file.name: file.record for file in changed} == {"a.toml": "another", "d.toml": "new"}
     assert gone == ["b.toml"]
     assert stat.S_ISREG((folder.path / "c.toml").lstat().st_mode)
+
+
+def test_a_listing_is_verified_file_by_file(folder: Folder) -> None:
+    for name in ("a.toml", "b.toml", "c.toml"):
+        folder.put(name, name)
+    folder.settle()
+    files = folder.files.scan()
+    folder.parsed.clear()
+    assert folder.files.verified(files) == files
+    assert folder.parsed == []
+    folder.put("a.toml", "new")
+    (folder.path / "b.toml").unlink()
+    now = folder.files.verified(files)
+    assert [(file.name, file.record) for file in sorted(now, key=lambda f: f.name)] == [
+        ("a.toml", "new"),
+        ("c.toml", "c.toml"),
+    ]
+    assert folder.parsed == ["a.toml"]
+    shutil.rmtree(folder.path)
+    assert folder.files.verified(files) == []
+
+
+@pytest.mark.parametrize("call", ["open", "stat"])
+def test_a_listing_that_cannot_be_verified_is_an_error_and_leaves_nothing_open(
+    folder: Folder, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.put("a.toml", "one")
+    files = folder.files.scan()
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+
+    def refuse(path: object, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, refuse)
+        patched.setattr(os, "supports_dir_fd", {os.stat})
+        with pytest.raises(StoreUnavailable, match="Permission denied") as caught:
+            folder.files.verified(files)
+    assert (caught.value.errno, caught.value.path) == (13, str(folder.path))
+    if before is not None:
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_where_descriptors_of_folders_are_not_to_be_had_the_answers_are_the_same(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "supports_dir_fd", set())
+    for name in ("a.toml", "b.toml"):
+        folder.put(name, name)
+    (folder.path / ".toml").touch()
+    (folder.path / "letter").touch()
+    folder.settle()
+    files = folder.files.scan()
+    assert set(folder.files.stamps()) == {"a.toml", "b.toml"}
+    (folder.path / "b.toml").unlink()
+    assert [file.name for file in folder.files.verified(files)] == ["a.toml"]
+    assert set(folder.files.stamps()) == {"a.toml"}
+
+
+def test_what_was_just_written_is_known_without_being_read(folder: Folder) -> None:
+    folder.put("a.toml", "one")
+    folder.settle()
+    folder.files.remember("a.toml", "one")
+    assert folder.scanned() == {"a.toml": "one"}
+    assert folder.parsed == []
+    folder.files.remember("gone.toml", "never")
+    assert folder.files.one("gone.toml") is None
+    folder.files.forget_all()
+    assert folder.scanned() == {"a.toml": "one"}
+    assert folder.parsed == ["a.toml"]
+
+
+def test_what_was_written_within_the_last_tick_is_looked_at_again(folder: Folder) -> None:
+    folder.put("a.toml", "one")
+    folder.files.remember("a.toml", "one")
+    assert folder.scanned() == {"a.toml": "one"}
+    assert folder.parsed == ["a.toml"]
+    folder.files.tick_ns = 0  # every change has a time of its own there
+    folder.files.remember("a.toml", "one")
+    assert folder.scanned() == {"a.toml": "one"}
+    assert folder.parsed == []
+
+
+def test_a_file_is_settled_only_when_it_was_read_more_than_a_tick_after_its_last_change() -> None:
+    file: RecordFile[str] = RecordFile("a.toml", "/x/a.toml")
+    file.stamp = (1, 2, 1_000, 2_000)
+    for read_at_ns, still in ((2_010, False), (2_011, True), (1_990, False)):
+        file.read_at_ns = read_at_ns
+        assert file.is_still((1, 2, 1_000, 2_000), 10) is still
+    assert file.is_still((1, 2, 1_000, 2_000), 0)
+    for at in range(4):
+        other = [1, 2, 1_000, 2_000]
+        other[at] += 1
+        assert not file.is_still((other[0], other[1], other[2], other[3]), 0)
+    assert file.stem == "a"
+
+
+def test_a_file_that_the_index_knows_is_built_from_it_and_any_other_read(folder: Folder) -> None:
+    folder.put("a.toml", "one")
+    stamp = folder.files.stamps()["a.toml"]
+    asked: list[str] = []
+
+    def build() -> str:
+        asked.append("asked")
+        return "from the index"
+
+    found = folder.files.resolve("a.toml", stamp, build)
+    assert found is not None
+    assert (found.record, found.is_sound, found.stamp) == ("from the index", True, stamp)
+    assert (asked, folder.parsed) == (["asked"], [])
+    assert folder.files.resolve("a.toml", stamp, build) is found
+    assert asked == ["asked"], "it is known now"
+    folder.files.forget_all()
+    read = folder.files.resolve("a.toml", stamp, None)
+    assert read is not None
+    assert (read.record, read.is_sound) == ("one", False)
+    folder.put("a.toml", "new")
+    changed = folder.files.resolve("a.toml", stamp, build)
+    assert changed is not None
+    assert (changed.record, asked) == ("new", ["asked"])
+    (folder.path / "a.toml").unlink()
+    assert folder.files.resolve("a.toml", stamp, build) is None
+    assert folder.files.one("a.toml") is None
+
+
+def test_a_file_of_which_nothing_can_be_learnt_is_an_error_and_not_missing(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.put("a.toml", "one")
+    folder.settle()
+    folder.scanned()
+
+    def refuse(path: object, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "lstat", refuse)
+    with pytest.raises(StoreUnavailable, match="Permission denied"):
+        folder.files.resolve("a.toml", (0, 0, 0, 0), None)
+    found = folder.files.one("a.toml")
+    assert found is not None
+    assert found.record == "one"
+
+
+@pytest.mark.parametrize(("code", "hint"), [(errno.EACCES, "permission"), (errno.EIO, "")])
+def test_a_file_that_may_not_be_read_is_no_damage(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, code: int, hint: str
+) -> None:
+    folder.put("a.toml", "one")
+
+    def refuse(path: object, *_: object, **__: object) -> int:
+        raise OSError(code, os.strerror(code), path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    found = folder.files.one("a.toml")
+    assert found is not None
+    assert isinstance(found.error, StoreUnavailable)
+    assert found.error.errno == code
+    assert hint in found.error.hint
+    assert bool(found.error.hint) == bool(hint)

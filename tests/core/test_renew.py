@@ -266,6 +266,11 @@ def test_a_fence_is_told_what_became_of_it():
     assert lost.holder is None
     free = fence_answer(Situation(), FENCE)
     assert (free.valid, free.holder) == (False, None)
+    assert fence_answer(Situation(IN_STATE[EXPIRED]), FENCE - 1).holder is None
+    standing = stand(
+        situation.claim, situation.load(threads=(BRANCH,)).entries, Witness(FACTS), NOW
+    )
+    assert judge_fence(standing, FENCE - 1, {}).holder is None, "its entry is gone"
 
 
 def test_the_fence_of_an_expired_claim_whose_folder_is_anothers_guards_nothing():
