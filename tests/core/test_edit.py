@@ -138,6 +138,11 @@ def test_a_status_that_ends_the_holder_ends_its_claim_by_either_door(status):
         assert (situation.claim.holder, situation.claim.fence) == (None, FENCE)
 
 
+def test_nobody_ends_an_entry_that_is_not_there():
+    decision = decide_status("nobody", AgentStatus.COMPLETE, held().load(), NOW)
+    assert isinstance(decision.refusal, UnknownEntry)
+
+
 def test_nothing_leads_back_to_active():
     situation = Situation()
     done = situation.add(make_entry("done", ALICE, "complete", mark=False))
@@ -228,6 +233,7 @@ def test_an_entry_of_which_we_keep_nothing_gets_no_table_of_ours():
     loaded = situation.load(sessions=("plain",))
     changed = decide_update("plain", lambda entry: attrs.evolve(entry, model="m"), loaded, NOW)
     assert (changed.answer.extension, changed.answer.model) == (None, "m")
+    assert [effect.entry for effect in changed.effects] == [changed.answer]
     dropped = attrs.evolve(situation.add(present("p", ALICE)), extension=None)
     kept = decide_update("p", lambda _: dropped, situation.load(sessions=("p",)), NOW).answer
     assert kept.extension.owner == owner_of(ALICE)
