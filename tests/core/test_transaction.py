@@ -7,12 +7,13 @@ import pytest
 
 from heddle_registry.core.claim import Claim, ClaimState
 from heddle_registry.core.evidence import Subject
-from heddle_registry.core.token import token_matches
+from heddle_registry.core.token import hash_token, token_matches
 from heddle_registry.core.transaction import (
     Damage,
     Decision,
     Loaded,
     NeedFacts,
+    PutClaim,
     PutEntry,
     UnknownFacts,
     fact_key,
@@ -81,3 +82,30 @@ def test_a_token_in_clear_text_is_written_as_its_hash_and_nothing_else_is_touche
     assert sealed(untouched, b"salt") is untouched
     asking = NeedFacts(())
     assert sealed(asking, b"salt") is asking
+
+
+def test_a_token_that_was_hashed_once_keeps_its_hash_and_other_effects_are_left():
+    clear = attrs.evolve(present("p", ALICE), reservation_token="secret")
+    hashed = hash_token("secret", b"first")
+    known = clear.extended(token=hashed)
+    bare = attrs.evolve(clear, session_id="bare", extension=None)
+    claim = Claim(thread=BRANCH)
+    decision = Decision(effects=(PutClaim(claim), PutEntry(known), PutEntry(bare)))
+    first, second, third = sealed(decision, b"second").effects
+    assert first == PutClaim(claim)
+    assert second.entry.extension.token == hashed
+    assert second.entry.reservation_token is None
+    assert token_matches("secret", third.entry.extension.token)
+    assert third.entry.reservation_token is None
+
+
+def test_a_free_branch_without_a_claim_keeps_the_greatest_fence_that_was_remembered():
+    copies = {"a": make_entry("a", ALICE, fence=5)}
+    for remembered, fence in ((4, 5), (7, 7)):
+        loaded = Loaded(entries=copies, fences={BRANCH: remembered})
+        assert loaded.claim_on(BRANCH, NOW).fence == fence
+    assert Loaded(fences={BRANCH: 3}).claim_on(BRANCH, NOW) == Claim(thread=BRANCH, fence=3)
+    elsewhere = {"a": make_entry("a", ALICE, fence=5, thread="elsewhere")}
+    assert Loaded(entries=elsewhere).claim_on(BRANCH, NOW) == Claim(thread=BRANCH)
+    no_claim = {"p": present("p", ALICE)}
+    assert Loaded(entries=no_claim).claim_on(BRANCH, NOW) == Claim(thread=BRANCH)

@@ -16,6 +16,7 @@ import compileall
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -112,6 +113,12 @@ def key_of(module: str, mutation: Mutation) -> str:
     return f"{Path(module).stem}: {mutation.what}"
 
 
+def survivors_in(output: str) -> set[tuple[str, str]]:
+    """Return module and words of what survived in an output; lines may have moved since."""
+    found = re.findall(r"^(?:SURVIVED|explained) (.+?):[0-9]+: (.+)$", output, re.MULTILINE)
+    return {(module, what) for module, what in found}
+
+
 def chosen_of(module: str, source: str, sample: int | None) -> list[Mutation]:
     """Return the mutations to try: all of them, or a sample that is always the same."""
     every = list(mutations_of(source))
@@ -180,7 +187,7 @@ def main(words: list[str]) -> int:
     packages = [Package(**table) for table in config["packages"]]
     if options.quick:
         packages = [attrs.evolve(package, deep=()) for package in packages]
-    again = options.again.read_text() if options.again is not None else None
+    again = survivors_in(options.again.read_text()) if options.again is not None else None
     counts: collections.Counter[str] = collections.Counter()
     with tempfile.TemporaryDirectory(prefix="heddle-mutants-") as name:
         folder = Path(name)
@@ -189,14 +196,14 @@ def main(words: list[str]) -> int:
             wanted = options.modules or [""]
             modules = [m for m in package.near if any(word in m for word in wanted)]
             if again is not None:
-                modules = [m for m in modules if m in again]
+                modules = [m for m in modules if m in {module for module, _ in again}]
             sources = strip_comments(folder, modules)
             if modules:
                 assert not package.notices(folder, modules[0]), "the tests fail as it is"
             for module, source in sources.items():
                 mutations = chosen_of(module, source, options.sample)
                 if again is not None:
-                    mutations = [m for m in mutations if f"{module}:{m.line}: {m.what}\n" in again]
+                    mutations = [m for m in mutations if (module, m.what) in again]
                 counts += try_module(folder, package, module, mutations, explained)
     if not counts["all"]:
         print("nothing to mutate")
