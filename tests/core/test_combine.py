@@ -51,3 +51,34 @@ def test_a_plugin_adds_signals_to_the_table_and_its_events_stand() -> None:
     assert {s.name for s in joined.signals} == {"A", "acme"}
     assert joined.events == {"y": "closed"}
     assert joined.marks == ("M",)
+
+
+def test_the_surer_of_two_named_identities_is_chosen_and_of_two_as_sure_the_first_by_name() -> None:
+    sure, unsure = Identity(actor="x", confidence=0.9), Identity(actor="y", confidence=0.4)
+    assert choose_identity({"a": unsure, "b": sure}) is sure
+    also = Identity(actor="z", confidence=0.9)
+    assert choose_identity({"b": sure, "a": also}) is also
+
+
+def test_a_later_harness_adds_to_every_list_of_the_first_and_each_value_once() -> None:
+    first = Harness(
+        name="acme", signals=[env("A")], aliases=["a"], fork_of=["f"], pid_variables=["P"],
+        marks=["M"], transcripts=["/t/"], actor_kind="thread", tier="unverified",
+    )  # fmt: skip
+    other = Harness(
+        name="acme", signals=[env("B"), env("A")], aliases=["b", "a"], fork_of=["g", "f"],
+        pid_variables=["Q", "P"], marks=["N", "M"], transcripts=["/u/", "/t/"],
+        events={"x": "opened"}, actor_kind="agent",
+    )  # fmt: skip
+    joined = join_harnesses([other], {"plugin": [first]})["acme"]
+    assert [s.name for s in joined.signals] == ["A", "B"]
+    assert (joined.aliases, joined.fork_of) == (("a", "b"), ("f", "g"))
+    assert (joined.pid_variables, joined.marks) == (("P", "Q"), ("M", "N"))
+    assert (joined.transcripts, joined.events) == (("/t/", "/u/"), {"x": "opened"})
+    assert (joined.actor_kind, joined.tier) == ("thread", "unverified")
+    plain = Harness(name="acme")
+    assert join_harnesses([other], {"plugin": [plain]})["acme"].actor_kind == "agent"
+    assert set(join_harnesses([Harness(name="one")], {"p": [Harness(name="two")]})) == {
+        "one",
+        "two",
+    }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from heddle_registry.core.harness import DEFINITE, Process
 from heddle_registry.core.identity import Identity, NoFiles, Probe
 
 
@@ -35,3 +36,64 @@ def test_a_bomb_of_brackets_is_no_record() -> None:
 
 def test_a_list_makes_a_frozen_lineage() -> None:
     assert Identity(lineage=[Identity(actor="x")]).lineage == (Identity(actor="x"),)
+
+
+class Asked(NoFiles):
+    """Remembers how it was asked, and has one folder."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int, bool]] = []
+
+    def resolve(self, path: str) -> str | None:
+        return "/real/log" if path == "/link/log" else None
+
+    def read(self, path: str, *, limit: int, tail: bool = False) -> bytes | None:
+        self.asked.append((path, limit, tail))
+        return b'{"first": 1}\n{"last": \xff2}\n{"last": 2}\n'
+
+
+def test_what_is_read_of_a_file_is_its_start_or_its_end_and_never_more_than_asked_for() -> None:
+    files = Asked()
+    probe = Probe(harness="acme", files=files)
+    assert probe.first_line("/log", 100) == {"first": 1}
+    assert probe.last_lines("/log", 200) == [{"first": 1}, {"last": 2}]
+    text = probe.read_text("/log", 300, tail=True)
+    assert text is not None
+    assert "\ufffd" in text
+    probe.read_text("/log", 400)
+    probe.read_json("/log", 500)
+    assert files.asked == [
+        ("/log", 100, False),
+        ("/log", 200, True),
+        ("/log", 300, True),
+        ("/log", 400, False),
+        ("/log", 500, False),
+    ]
+
+
+def test_a_transcript_is_where_it_really_lies_and_else_where_it_is_said_to_lie() -> None:
+    probe = Probe(harness="acme", files=Asked())
+    assert probe.transcript("/link/log") == "/real/log"
+    assert probe.transcript("/elsewhere") == "/elsewhere"
+    assert probe.transcript("") is None
+    assert probe.transcript(7) is None
+
+
+def test_ancestors_are_told_nearest_first_and_the_home_with_one_slash() -> None:
+    outer, inner, shell = (Process(pid=pid) for pid in (1, 2, 3))
+    probe = Probe(harness="acme", processes=(outer, inner), below=(shell,), home="/home/dev/")
+    assert probe.ancestors == (shell, inner, outer)
+    assert probe.at_home(".acme", "log") == "/home/dev/.acme/log"
+    assert Probe(harness="acme", home="/home/dev").at_home("x") == "/home/dev/x"
+
+
+def test_whoever_has_no_files_has_none_in_any_way() -> None:
+    files = NoFiles()
+    assert (files.resolve("/x"), files.read("/x", limit=1), files.names("/x")) == (None, None, [])
+    assert (files.modified_at("/x"), files.database("/x")) == (None, None)
+
+
+def test_an_identity_is_definite_unless_it_says_otherwise_and_nobodys_orphan() -> None:
+    identity = Identity(actor="x")
+    assert (identity.confidence, identity.orphan) == (DEFINITE, False)
+    assert Probe(harness="acme").innermost

@@ -4,8 +4,24 @@ import math
 
 import pytest
 
-from heddle_registry.core.limits import check_session_id, check_thread, check_ttl, is_session_id
+from heddle_registry.core.limits import (
+    DEFAULT_TTL_S,
+    MAX_ENTRY_BYTES,
+    MAX_KEPT_QUERIES,
+    MAX_SWEEP,
+    MAX_THREAD_BYTES,
+    MAX_TTL_S,
+    check_session_id,
+    check_thread,
+    check_ttl,
+    is_session_id,
+)
 from heddle_registry.errors import UsageError
+
+
+def test_the_limits_are_those_that_the_reference_tells() -> None:
+    assert (MAX_THREAD_BYTES, MAX_ENTRY_BYTES, MAX_KEPT_QUERIES) == (1_024, 1_048_576, 100)
+    assert (DEFAULT_TTL_S, MAX_TTL_S, MAX_SWEEP) == (300.0, 2_592_000.0, 16)
 
 
 @pytest.mark.parametrize("text", ["a", "agent-2b7", "-", "0" * 200])
@@ -104,3 +120,27 @@ def test_any_other_ttl_is_refused_with_what_would_be_allowed(ttl_s: object) -> N
     with pytest.raises(UsageError, match="30 days") as refused:
         check_ttl(ttl_s)  # type: ignore[arg-type]
     assert len(str(refused.value)) < 200
+
+
+def test_what_is_refused_is_shown_as_far_as_it_helps() -> None:
+    for text, shown in (("A" * 78, "A" * 78), ("A" * 79, "A" * 76 + "...")):
+        with pytest.raises(UsageError, match="no session id") as refused:
+            check_session_id(text)
+        assert refused.value.message.startswith(f"'{shown}")
+    with pytest.raises(UsageError, match=r"0\.5 s is not allowed"):
+        check_ttl(0.5)
+    with pytest.raises(UsageError, match="that many seconds"):
+        check_ttl(1e300)
+    with pytest.raises(UsageError, match="has 2000 bytes"):
+        check_thread("x" * 2_000)
+
+
+@pytest.mark.parametrize("char", ["\x1f", "\x7f", "\x80", "\x9f"])
+def test_every_control_character_is_one(char: str) -> None:
+    with pytest.raises(UsageError, match="control character"):
+        check_thread(f"a{char}b")
+
+
+@pytest.mark.parametrize("char", [" ", "~", "\xa0"])
+def test_their_neighbours_are_none(char: str) -> None:
+    assert check_thread(f"a{char}b") == f"a{char}b"
