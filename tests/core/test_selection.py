@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import attrs
+import pytest
 
 from heddle_registry.core.claim import ClaimState
 from heddle_registry.core.lifecycle import EntryEvent
 from heddle_registry.core.limits import MAX_SWEEP
 from heddle_registry.core.selection import RecordMaps, select
-from heddle_registry.core.transaction import Keys
+from heddle_registry.core.transaction import Damage, Keys
 from heddle_registry.errors import RecordCorrupt
 from tests.core.exploration_records import BRANCH, FENCE, NOW, make_entry
 from tests.core.exploration_shapes import DEAD, Branch
@@ -163,3 +164,92 @@ def test_an_entry_is_loaded_with_the_heartbeat_that_its_claim_has():
     situation.renew()
     assert situation.entries[HOLDER].heartbeat_at is None
     assert situation.load(sessions=(HOLDER,)).entries[HOLDER].heartbeat_at == NOW.at
+
+
+class CountingMaps(RecordMaps):
+    """Records that note which claims and threads they are asked for."""
+
+    asked: list = []  # noqa: RUF012 - one list for each test, see `counting`
+
+    def claim(self, thread):
+        self.asked.append(("claim", thread))
+        return super().claim(thread)
+
+    def active_on(self, thread):
+        self.asked.append(("active on", thread))
+        return super().active_on(thread)
+
+
+def counting(**records):
+    CountingMaps.asked = []
+    return CountingMaps(**records)
+
+
+def test_what_is_named_twice_is_read_once_be_it_readable_or_not():
+    situation = held()
+    situation.add(present("p", ALICE))
+    situation.add(present("q", ALICE, thread="bad"))
+    situation.add(present("r", ALICE, thread="bad"))
+    situation.add(present("s", ALICE, thread="free"))
+    error = RecordCorrupt("claims/x.toml", ["not TOML"])
+    records = counting(
+        entries=situation.entries, claims=situation.claims, damaged_claims={"bad": error}
+    )
+    keys = Keys(sessions=(HOLDER, "p", "q", "r"), threads=(BRANCH, "bad"))
+    loaded = select(keys, records, NOW)
+    assert set(loaded.claims) == {BRANCH}
+    assert loaded.damaged_claims == {"bad": error}
+    assert loaded.fences == {}, "a claim that cannot be read is not stood in for"
+    assert sorted(what for what in records.asked if what[0] == "claim") == [
+        ("claim", "bad"),
+        ("claim", BRANCH),
+    ]
+    select(Keys(sessions=("s",)), records, NOW)
+    assert ("active on", "free") not in records.asked, "no entry there remembers a fence"
+
+
+def test_only_copies_of_a_claim_stand_in_for_it():
+    situation = Situation(Branch())
+    situation.add(make_entry("o", DEAD, fence=3))
+    for name in ("p", "q"):
+        situation.add(present(name, ALICE))
+    assert set(situation.load(sessions=("p",)).entries) == {"p", "o"}
+
+
+def test_other_claims_on_a_folder_come_for_its_bearer_and_not_for_who_names_the_branch():
+    situation = held()
+    situation.reserve(BOB, session_id="b", thread="other")
+    for thread in (BRANCH, "other"):
+        situation.claims[thread] = attrs.evolve(situation.claims[thread], path="/w")
+    assert set(situation.load(sessions=(HOLDER,)).claims) == {BRANCH, "other"}
+    assert set(situation.load(threads=(BRANCH,)).claims) == {BRANCH}
+    assert situation.load(path="/elsewhere").claims == {}
+
+
+def test_a_look_up_brings_every_active_entry_that_has_the_value_and_their_claims():
+    situation = held()
+    situation.add(present("p", ALICE, client_instance_id="c", thread="elsewhere"))
+    situation.add(attrs.evolve(situation.entries[HOLDER], client_instance_id="c"))
+    situation.add(present("q", ALICE, client_instance_id="d", thread="third"))
+    loaded = situation.load(lookups=(("client_instance_id", "c"),))
+    assert set(loaded.entries) == {HOLDER, "p"}
+    assert set(loaded.claims) == {BRANCH}
+
+
+def test_damage_is_told_to_whoever_decides_on_a_branch_or_lists_and_to_no_other():
+    damage = Damage(path="x", error=RecordCorrupt("x", ["?"]), thread=BRANCH)
+    records = RecordMaps(entries={}, claims={}, damaged=(damage,))
+    for keys in (Keys(threads=("any",)), Keys(all_active=True)):
+        assert select(keys, records, NOW).damage == (damage,)
+    for keys in (Keys(), Keys(fresh_ids=("n",)), Keys(path="/w"), Keys(all_held=True)):
+        assert select(keys, records, NOW).damage == ()
+
+
+def test_an_entry_that_cannot_be_read_is_an_error_to_whoever_asks_for_it_and_hides_no_claim():
+    error = RecordCorrupt("agents/h.toml", ["not TOML"])
+    situation = held()
+    records = RecordMaps(entries={}, claims=situation.claims, damaged_entries={HOLDER: error})
+    with pytest.raises(RecordCorrupt):
+        select(Keys(sessions=(HOLDER,)), records, NOW)
+    loaded = select(Keys(threads=(BRANCH,)), records, NOW)
+    assert (set(loaded.claims), loaded.entries) == ({BRANCH}, {})
