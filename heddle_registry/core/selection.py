@@ -152,9 +152,9 @@ def select(keys: Keys, records: Records, now: Instant, line: tuple[str, ...] = (
         selection.stand_in_for(thread)
         for entry in records.active_on(thread):
             selection.add_entry(entry)
-    paths = {keys.path} if keys.path is not None else set()
+    paths = {keys.path}
     if keys.sessions:
-        paths |= {claim.path for claim in selection.claims.values() if claim.path is not None}
+        paths |= {claim.path for claim in selection.claims.values()}
     for path in sorted(path for path in paths if path is not None):
         for claim in records.claims_naming(path):
             selection.add_claim(claim)
