@@ -334,7 +334,7 @@ def _claim(
             fix = "nothing says whose branch it is: once nobody works there, remove it by hand"
             mending = None
         else:
-            fence = repair.fence_above(file, thread, entries.values())
+            fence = repair.next_fence(file, thread, entries.values())
             fix = f"write the claim on {thread!r} anew, with fence {fence}"
             mending = partial(repair.rebuild_claim, store, host, file.name, lock_timeout_s)
     return Check(name="claims", status="bad", detail=error.message, fix=fix, repair=mending)

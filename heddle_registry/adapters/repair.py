@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
-
-import attrs
 
 from heddle_registry.adapters.atomic_file import sync_folder
 from heddle_registry.adapters.housekeeping import tidy
 from heddle_registry.adapters.layout import SUFFIX, thread_hash
 from heddle_registry.adapters.os_faults import unavailable
 from heddle_registry.adapters.snapshot import Folders, claim_file_error, entry_file_error
-from heddle_registry.core.claim import Claim, claim_of_entry
+from heddle_registry.codec.salvage import remains_of_claim
 from heddle_registry.core.evidence import judge
 from heddle_registry.core.limits import is_session_id
+from heddle_registry.core.recovery import fence_above, recover_claim
 from heddle_registry.core.transaction import Decision, Keys, PutClaim, PutEntry
 from heddle_registry.errors import StoreUnavailable
 
@@ -27,15 +25,15 @@ if TYPE_CHECKING:
     from heddle_registry.adapters.directory import DirectoryStore
     from heddle_registry.adapters.layout import Layout
     from heddle_registry.adapters.record_files import RecordFile
+    from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
+    from heddle_registry.core.recovery import Recovered
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.core.transaction import Facts, Loaded
     from heddle_registry.ports import Host
 
 NOTHING_LEFT: Final = "nothing is wrong with it any more"
 _MOST_NAME: Final = 200
-_FENCE_LINE: Final = re.compile(rb"^\s*fence\s*=\s*(\d{1,19})\b", re.MULTILINE)
-_MAX_FENCE: Final = 2**63 - 2
 
 
 def close_to_others(path: str) -> str:
@@ -110,41 +108,22 @@ def _move(folder: str, name: str, to_folder: str, new_name: str) -> None:
 
 def thread_of_claim(file: RecordFile[Claim], entries: Iterable[AgentEntry]) -> str | None:
     """Return whose branch an unreadable claim is: its name is the hash of the thread."""
-    for thread in (_thread_line(file.data or b""), *(entry.thread for entry in entries)):
+    named = remains_of_claim(file.data or b"").thread
+    for thread in (named, *(entry.thread for entry in entries)):
         if thread is not None and thread_hash(thread) == file.stem:
             return thread
     return None
 
 
-def _thread_line(data: bytes) -> str | None:
-    import tomli
-
-    for line in data.splitlines():
-        if line.startswith(b"thread"):
-            with suppress(ValueError, RecursionError):
-                thread = tomli.loads(line.decode()).get("thread")
-                if isinstance(thread, str):
-                    return thread
-    return None
-
-
-def fence_above(file: RecordFile[Claim], thread: str, entries: Iterable[AgentEntry]) -> int:
-    """Return a fence above every one that the file or an entry on the branch still shows."""
-    found = [int(digits) for digits in _FENCE_LINE.findall(file.data or b"")]
-    found += [
-        entry.fence for entry in entries if entry.thread == thread and entry.fence is not None
-    ]
-    return 1 + max((fence for fence in found if fence <= _MAX_FENCE), default=0)
+def next_fence(file: RecordFile[Claim], thread: str, entries: Iterable[AgentEntry]) -> int:
+    """Return the fence under which an unreadable claim would be written anew."""
+    return fence_above(thread, remains_of_claim(file.data or b""), entries)
 
 
 def rebuild_claim(
     store: DirectoryStore, host: Host, name: str, lock_timeout_s: float | None
 ) -> str:
-    """Write an unreadable claim anew.
-
-    Its newest holder that is known and not proven dead keeps the branch, under the new fence and
-    with its old token: the file is damaged, not the holder. Otherwise nobody holds it.
-    """
+    """Write an unreadable claim anew, as `core.recovery` finds it; the damaged file is kept."""
     layout = store.layout
     with store.lock().held(lock_timeout_s):
         folders = Folders(layout)
@@ -157,48 +136,41 @@ def rebuild_claim(
             raise StoreUnavailable(
                 file.path, "nothing says whose branch it is", "Remove it by hand"
             )
-        fence = fence_above(file, thread, entries)
-        holder = _newest_holder(store, host, thread, entries)
+        found = recover_claim(
+            thread,
+            remains_of_claim(file.data or b""),
+            entries,
+            lambda subject: judge(subject, store.observe(host, subject)),
+            host.now(),
+        )
         _put_aside(layout, name)
-        _write(store, thread, fence, holder)
+        _write(store, found)
+    holder = found.claim.holder
     who = f"{holder.session_id} still holds it" if holder is not None else "nobody holds it"
-    return f"the claim on {thread!r} has fence {fence} now; {who}"
-
-
-def _newest_holder(
-    store: DirectoryStore, host: Host, thread: str, entries: list[AgentEntry]
-) -> AgentEntry | None:
-    holders = [e for e in entries if e.thread == thread and e.is_active and e.fence is not None]
-    newest = max(holders, key=lambda entry: entry.fence or 0, default=None)
-    if newest is None:
-        return None
-    subject = newest.subject()
-    if judge(subject, store.observe(host, subject)).is_dead:
-        return None
-    return newest
+    return f"the claim on {thread!r} has fence {found.claim.fence} now; {who}"
 
 
 def _put_aside(layout: Layout, name: str) -> None:
-    # A link or a folder in its place could not be replaced; a file is, in one step, by `_write`.
     path = os.path.join(layout.claims, name)
-    if stat.S_ISREG(os.lstat(path).st_mode):
-        return
     layout.make_folder(layout.quarantine)
+    if stat.S_ISREG(os.lstat(path).st_mode):
+        # A second name for it: `_write` replaces the first in one step, and never is there none.
+        with suppress(OSError):
+            os.link(path, os.path.join(layout.quarantine, _kept_name(f"claim-{name}")))
+        return
+    # A link or a folder in its place could not be replaced.
     _move(layout.claims, name, layout.quarantine, _kept_name(name))
 
 
-def _write(store: DirectoryStore, thread: str, fence: int, holder: AgentEntry | None) -> None:
-    def decide(_loaded: Loaded, now: Instant, _facts: Facts) -> Decision[None]:
-        claim = Claim(thread=thread)
+def _write(store: DirectoryStore, found: Recovered) -> None:
+    def decide(_loaded: Loaded, _now: Instant, _facts: Facts) -> Decision[None]:
         effects: list[PutEntry | PutClaim] = []
-        if holder is not None:
-            kept = holder.extended(fence=fence)
-            claim = claim_of_entry(kept, now)
-            effects.append(PutEntry(kept))
-        effects.append(PutClaim(attrs.evolve(claim, fence=fence)))
+        if found.entry is not None:
+            effects.append(PutEntry(found.entry))
+        effects.append(PutClaim(found.claim))
         return Decision(effects=tuple(effects))
 
-    keys = Keys(sessions=(holder.session_id,) if holder is not None else ())
+    keys = Keys(sessions=(found.entry.session_id,) if found.entry is not None else ())
     outcome = store.transact(keys, decide, {})
     if isinstance(outcome, Decision) and outcome.refusal is not None:
         raise outcome.refusal

@@ -44,7 +44,7 @@ _INSTANT: Final = Table(
     text("time_ns", omit=""),
 )
 
-_HOLDER: Final = Table(
+HOLDER: Final = Table(
     ClaimHolder,
     text("session_id", required=True),
     time("granted_at", required=True),
@@ -56,7 +56,7 @@ _HOLDER: Final = Table(
     SubTable("renewed", _INSTANT, attribute="renewed_at", required=True),
 )
 
-_PAST: Final = Table(
+PAST: Final = Table(
     PastHolder,
     text("session_id", required=True),
     integer("fence", 0, MAX_FENCE, required=True),
@@ -73,8 +73,8 @@ CLAIM: Final = Table(
     text("thread", required=True),
     integer("fence", 0, MAX_FENCE, required=True),
     text("path"),
-    SubTable("holder", _HOLDER),
-    TableArray("past", _PAST),
+    SubTable("holder", HOLDER),
+    TableArray("past", PAST),
 )
 
 

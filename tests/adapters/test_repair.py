@@ -1,15 +1,25 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
 
-from heddle_registry import AgentEntry, AgentRegistry, AgentStatus, Timestamp
+from heddle_registry import (
+    AgentEntry,
+    AgentRegistry,
+    AgentStatus,
+    ClaimLost,
+    Held,
+    Reserved,
+    Timestamp,
+)
 from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.diagnosis import diagnose, mend
 from heddle_registry.errors import RecordCorrupt
+from heddle_registry.registry import Terms
+from heddle_registry.registry.scripting import build_entry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,6 +119,40 @@ def test_a_claim_without_a_known_holder_comes_back_free_and_its_fence_only_grows
     assert not registry.check("main", last.fence).valid
     with registry.reserve("main") as claim:
         assert claim.fence > last.fence + 1
+
+
+def test_a_damaged_claims_holders_are_told_their_story_and_its_file_is_kept(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    def take(name: str, **options: Any) -> tuple[str, str]:
+        terms = Terms(ttl_s=600, **options)
+        taken, _ = registry.reserve_on_terms("main", build_entry(registry, "main"), terms)
+        assert isinstance(taken, Reserved), name
+        assert taken.token is not None
+        return taken.entry.session_id, taken.token
+
+    released, forced = take("released"), take("forced", force_reason="first")
+    holder = take("holder", force_reason="it hung", path=str(tmp_path))
+    path = claim_file(registry, "main")
+    text = path.read_text()
+    # The last table of an earlier holder is torn: only its entry still has its token.
+    torn = text[: text.rindex("[[past]]") + 20]
+    path.write_text(torn)
+    (check,) = found_in(registry, "claims")
+    assert mend(check).done
+    renewed = registry.heartbeat(*holder)
+    assert renewed.fence == 4
+    with pytest.raises(Held, match="folder"), registry.reserve("else", path=tmp_path):
+        pass
+    with pytest.raises(ClaimLost, match="it hung"):
+        registry.heartbeat(*forced)
+    with pytest.raises(ClaimLost, match="abandoned"):
+        registry.heartbeat(*released)
+    with pytest.raises(ClaimLost, match="token refused"):
+        registry.heartbeat(released[0], "guess")
+    (kept,) = (tmp_path / ".heddle" / "agents" / ".quarantine").iterdir()
+    assert kept.read_text() == torn
+    assert kept.name.startswith("claim-")
 
 
 def test_a_claim_of_which_nothing_tells_the_branch_is_left_to_people(
