@@ -253,3 +253,10 @@ def test_an_entry_that_cannot_be_read_is_an_error_to_whoever_asks_for_it_and_hid
         select(Keys(sessions=(HOLDER,)), records, NOW)
     loaded = select(Keys(threads=(BRANCH,)), records, NOW)
     assert (set(loaded.claims), loaded.entries) == ({BRANCH}, {})
+
+
+def test_where_nobody_remembers_a_fence_the_first_one_is_still_to_be_given():
+    situation = Situation()
+    situation.add(present("s", ALICE, thread="elsewhere"))
+    assert situation.load(sessions=("s",)).fences == {"elsewhere": 0}
+    assert situation.load(threads=("nobodys",)).fences == {"nobodys": 0}

@@ -14,6 +14,7 @@ from heddle_registry.core.spending import (
     ActorSpending,
     Spending,
     add_up,
+    by_entry,
     by_model,
     grouped,
     recorded,
@@ -147,3 +148,126 @@ def test_a_chain_of_thousands_is_a_tree_and_the_living_one_of_two_entries_is_the
     child = actor("c", "p")
     (under,) = [row for row in tree([old, child, new], {"p": new.entry}) if row.depth]
     assert under.above is new
+
+
+def test_an_agent_is_whoever_has_a_key_or_came_by_attaching() -> None:
+    attached = attrs.evolve(ENTRY, winning_attach_rule="create-new-session")
+    for entry, agents in ((ENTRY, 0), (attached, 1)):
+        unknown = unknown_of(entry)
+        assert (unknown.unknown, unknown.unknown_agents) == (1, agents)
+
+
+def test_one_number_is_enough_to_be_told_something() -> None:
+    for name in ("input_tokens", "output_tokens", "tool_calls", "reasoning_tokens"):
+        for number in (0, 7):
+            summary = AgentUsageSummary(**{name: number})
+            kept = recorded(attrs.evolve(ENTRY, usage_summary=summary))
+            assert kept is not None
+            assert kept.totals is not None
+            assert getattr(kept.totals, name) == number
+            assert kept.totals.total_tokens == (number if name.startswith(("in", "out")) else 0)
+    cached = recorded(ENTRY.extended(cache_read_tokens=3))
+    assert cached is not None
+    assert cached.totals is not None
+    assert cached.totals.cache_read_tokens == 3
+    paid = recorded(attrs.evolve(ENTRY, usage_summary=AgentUsageSummary(cost_micros_usd=9)))
+    assert paid is not None
+    assert paid.totals is not None
+    assert (paid.totals.known_cost_micros_usd, paid.totals.unpriced_requests) == (9, 0)
+    for name in ("input_tokens", "cache_read_tokens"):
+        assert name in paid.untold
+    unpaid = recorded(ENTRY.extended(cache_read_tokens=3))
+    assert unpaid is not None
+    assert unpaid.totals is not None
+    assert (unpaid.totals.known_cost_micros_usd, unpaid.totals.unpriced_requests) == (0, 1)
+
+
+def test_tokens_that_were_all_told_are_no_lower_bound_though_nobody_counted_the_tools() -> None:
+    told = attrs.evolve(ENTRY, usage_summary=AgentUsageSummary(input_tokens=1, output_tokens=2))
+    kept = recorded(told.extended(cache_creation_tokens=3, cache_read_tokens=4))
+    assert kept is not None
+    assert kept.totals is not None
+    assert (kept.untold, kept.totals.lower_bound) == ({"tool_calls"}, False)
+    assert kept.totals.total_tokens == 10
+    assert kept.weight == 10
+
+
+def test_an_entry_without_cached_tokens_gets_no_table_for_them() -> None:
+    totals = UsageTotals(output_tokens=4, tool_calls=2**32 - 1)
+    after = with_usage(ENTRY, totals)
+    assert after.extension is None
+    assert after.usage_summary.output_tokens == 4
+    assert after.usage_summary.tool_calls == 2**32 - 1
+    assert with_usage(after, totals) is after
+    again = with_usage(with_usage(ENTRY, attrs.evolve(totals, cache_read_tokens=1)), totals)
+    assert again.extension == EntryExtension(cache_creation_tokens=0, cache_read_tokens=0)
+
+
+def test_a_sum_of_the_known_is_exact_and_adds_every_number() -> None:
+    both = add_up([spent(2), spent(3)])
+    assert both.totals is not None
+    assert (both.totals.output_tokens, both.totals.lower_bound, both.unknown) == (5, False, 0)
+    assert whole([actor("a"), ActorSpending(own=unknown_of(ENTRY))]).unknown == 1
+    assert whole([ActorSpending(own=unknown_of(ENTRY))]).totals is None
+
+
+def test_actors_come_largest_first_and_those_of_whom_nothing_is_known_last() -> None:
+    unknown = ActorSpending(own=unknown_of(ENTRY))
+    nothing, much = actor("n", tokens=0), actor("m", tokens=9)
+    assert by_entry([unknown, nothing, much]) == [much, nothing, unknown]
+    mixed = ActorSpending(by_model={None: UsageTotals(output_tokens=9), "m": UsageTotals()})
+    assert (mixed.models, mixed.model) == (("m",), "m")
+    assert ActorSpending().model is None
+    shares = [
+        ActorSpending(harness=name, own=spent(tokens))
+        for name, tokens in (("b", 1), ("a", 1), ("c", 5), ("b", 2))
+    ]
+    assert [(name, found.weight) for name, found in grouped(shares, lambda its: its.harness)] == [
+        ("c", 5),
+        ("b", 3),
+        ("a", 1),
+    ]
+    even = [ActorSpending(harness=name, own=spent(1)) for name in ("b", "a")]
+    assert [name for name, _ in grouped(even, lambda its: its.harness)] == ["a", "b"]
+    twice = ActorSpending(own=spent(2), by_model={"m": UsageTotals(output_tokens=2)})
+    assert [(name, found.weight) for name, found in by_model([twice, twice])] == [("m", 4)]
+
+
+def shown(actors: list[ActorSpending], **chosen: AgentEntry) -> list[tuple[str | None, int, bool]]:
+    return [(row.actor.actor, row.depth, row.is_orphan) for row in tree(actors, chosen)]
+
+
+def test_the_tree_is_depth_first_with_the_largest_subtree_first_and_cycles_cut() -> None:
+    actors = [
+        actor("small", "root", tokens=1),
+        actor("root", tokens=1),
+        actor("big", "root", tokens=5),
+        actor("leaf", "small", tokens=9),
+        actor("lost", "gone", tokens=2),
+        actor("self", "self", tokens=1),
+    ]
+    assert shown(actors) == [
+        ("root", 0, False),
+        ("small", 1, False),
+        ("leaf", 2, False),
+        ("big", 1, False),
+        ("lost", 0, True),
+        ("self", 0, True),
+    ]
+    rows = {row.actor.actor: row for row in tree(actors)}
+    assert rows["root"].subtree.weight == 16
+    assert rows["small"].subtree.weight == 10
+    assert rows["leaf"].above is actors[0]
+    assert shown([actor("b"), actor("a")]) == [("b", 0, False), ("a", 0, False)], "as they came"
+    cycle = [actor("a", "b"), actor("b", "a"), actor("c", "a")]
+    assert len(shown(cycle)) == 3
+    assert [row.actor.actor for row in tree(cycle) if row.depth == 0] == ["a"]
+
+
+def test_of_two_actors_with_one_key_the_first_is_the_parent_unless_another_is_chosen() -> None:
+    old, new = (attrs.evolve(actor("p"), entry=attrs.evolve(ENTRY, model=m)) for m in ("o", "n"))
+    child = actor("c", "p")
+    assert old.entry is not None
+    for chosen in ({}, {"p": old.entry}, {"p": attrs.evolve(ENTRY, model="third")}):
+        (under,) = [row for row in tree([old, new, child], chosen) if row.depth]
+        assert under.above is old
