@@ -91,6 +91,10 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
         return
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
         return
+    if isinstance(node, ast.Assign) and ast.unparse(node) == "TYPE_CHECKING = False":
+        return
+    if isinstance(node, ast.FunctionDef) and all(map(_says_nothing, node.body)):
+        return  # of a protocol: its defaults are what the implementations say
     yield node
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_comment"):
@@ -98,10 +102,14 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.keyword) and child.arg in _LOOKS:
                 continue
-            if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
+            if isinstance(child, ast.stmt) and _says_nothing(child):
                 continue  # a docstring
             if isinstance(child, ast.AST):
                 yield from _walk(child)
+
+
+def _says_nothing(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def _can_go(statement: ast.stmt) -> bool:
