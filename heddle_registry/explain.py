@@ -9,6 +9,7 @@ import attrs
 from heddle_registry.core.claim import Claim, ClaimState
 from heddle_registry.core.evidence import Evidence, Verdict, VerdictKind
 from heddle_registry.core.limits import check_session_id, check_thread
+from heddle_registry.core.record import Record
 from heddle_registry.core.reserve import (
     holder_sentence,
     presence_frees,
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 _UNREADABLE = Verdict(VerdictKind.UNKNOWN, (Evidence("unreadable", "its claim cannot be read"),))
 
 
-@attrs.frozen(kw_only=True)
-class BranchStory:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class BranchStory(Record):
     """How a branch stands. ``state`` is free, held, expired, occupied or blocked.
 
     ``entry`` is the holder, or the first who blocks without a claim; ``others`` are the further
@@ -54,8 +55,8 @@ class BranchStory:
     """Of a branch whose claim cannot be read."""
 
 
-@attrs.frozen(kw_only=True)
-class EntryStory:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class EntryStory(Record):
     """One entry: its verdict, its claim if it holds one, its ancestry, its attach trace."""
 
     entry: AgentEntry
@@ -65,8 +66,8 @@ class EntryStory:
     chain: tuple[ActorChainNode, ...]
 
 
-@attrs.frozen(kw_only=True)
-class SeenEntry:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SeenEntry(Record):
     """One row of a listing."""
 
     entry: AgentEntry
@@ -75,8 +76,8 @@ class SeenEntry:
     """How its thread's claim stands, where this entry holds it."""
 
 
-@attrs.frozen(kw_only=True)
-class Overview:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Overview(Record):
     """Everybody, newest first, and the files that are no records."""
 
     entries: tuple[SeenEntry, ...]

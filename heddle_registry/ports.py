@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
 
+from heddle_registry.core.record import Record
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
@@ -36,8 +38,8 @@ _KEYS: Final = (
 )
 
 
-@attrs.frozen(kw_only=True)
-class Query:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Query(Record):
     """What to look for; fields that are None do not narrow. All given ones must hold."""
 
     session_id: str | None = None
@@ -95,8 +97,8 @@ def newest_first(entries: Iterable[AgentEntry]) -> tuple[AgentEntry, ...]:
     return tuple(sorted(by_id, key=lambda entry: entry.started_at.sort_key, reverse=True))
 
 
-@attrs.frozen(kw_only=True)
-class Problem:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Problem(Record):
     """A file that is no readable record: a stable ``code``, a ``message`` for people."""
 
     path: str
@@ -106,8 +108,8 @@ class Problem:
     is_claim: bool = False
 
 
-@attrs.frozen(kw_only=True)
-class Check:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Check(Record):
     """One finding about a store: ``status`` is ok, warn or bad, ``fix`` what would mend it.
 
     ``repair`` does what ``fix`` says, where a program can, and returns what came of it; it looks
@@ -121,8 +123,8 @@ class Check:
     repair: Callable[[], str] | None = attrs.field(default=None, eq=False, repr=False)
 
 
-@attrs.frozen(kw_only=True)
-class Look:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Look(Record):
     """The answer to a query: a consistent view of entries and their threads' claims.
 
     ``entries`` are newest first. ``claims`` has those of the entries' threads, and of the thread
@@ -136,8 +138,8 @@ class Look:
     now: Instant
 
 
-@attrs.frozen(kw_only=True)
-class ProcessInfo:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ProcessInfo(Record):
     """One process as the host shows it. Fields that could not be read are None or empty."""
 
     pid: int

@@ -24,6 +24,7 @@ from heddle_registry.core.harness import (
     native_id,
 )
 from heddle_registry.core.identity import Identity, Probe
+from heddle_registry.core.record import Record
 from heddle_registry.errors import UsageError
 from heddle_registry.home_files import HomeFiles
 
@@ -39,8 +40,8 @@ _EPOCH_US: Final = 10**14
 _FOLDER_VARIABLES: Final = ("CODEX_HOME", "CLAUDE_CONFIG_DIR", "XDG_DATA_HOME", "COPILOT_HOME")
 
 
-@attrs.frozen(kw_only=True)
-class Link:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Link(Record):
     """One actor in the chain, or one candidate. Keys are None where they are not known."""
 
     harness: str
@@ -59,8 +60,8 @@ class Link:
     """The harness's own process, the outermost where it has several; not a part of any answer."""
 
 
-@attrs.frozen(kw_only=True)
-class ProbeResult:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ProbeResult(Record):
     """The actors around a process, outermost first; a sub-agent follows the actor it belongs to.
 
     ``speaker`` is the place in ``chain`` of the actor whose hook gave the payload, and ``meaning``

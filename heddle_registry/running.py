@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from heddle_registry.core.lifecycle import AgentStatus
+from heddle_registry.core.record import Record
 from heddle_registry.core.reserve import LiveOwner
 from heddle_registry.errors import ClaimLost, RegistryError
 from heddle_registry.registry import Terms, held_error
@@ -26,8 +27,8 @@ LOOK_EVERY_S = 10.0
 """How often a runner looks whether its claim was taken by force."""
 
 
-@attrs.frozen(kw_only=True)
-class RunRequest:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RunRequest(Record):
     """What `run` was asked for. ``path`` is the folder the claim names, None for none."""
 
     thread: str

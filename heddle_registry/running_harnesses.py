@@ -12,6 +12,7 @@ import attrs
 
 from heddle_registry.core.chain import precedence
 from heddle_registry.core.harness import Process, native_id
+from heddle_registry.core.record import Record
 from heddle_registry.core.timestamp import NS_PER_S, Timestamp
 from heddle_registry.detection import known_harnesses
 from heddle_registry.ports import ProcessInfo, Query
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from heddle_registry.registry import AgentRegistry
 
 
-@attrs.frozen(kw_only=True)
-class Unregistered:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Unregistered(Record):
     """A running harness in this repository that no Active entry speaks of.
 
     ``pid`` is its outermost process. ``evidence`` names what showed it: ``program:<name>``,

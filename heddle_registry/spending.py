@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from heddle_registry.core.record import Record
 from heddle_registry.core.spending import ActorSpending, with_usage
 from heddle_registry.core.tree import entries_by_actor
 from heddle_registry.errors import LockError, RegistryError, StoreUnavailable
@@ -32,8 +33,8 @@ CACHE_DAYS: Final = 30
 _DAY_S: Final = 86_400
 
 
-@attrs.frozen(kw_only=True)
-class Account:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Account(Record):
     """Who spent what. ``chosen``: the entry that stands for an actor key of several entries."""
 
     actors: tuple[ActorSpending, ...]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from heddle_registry.core.record import Record
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
     from heddle_registry.probe import ProbeResult
 
 
-@attrs.frozen(kw_only=True)
-class Situation:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Situation(Record):
     """Variables, live ancestors nearest first (the process itself among them), hook payload.
 
     ``ancestors`` is None where they cannot be seen. ``is_here`` says that it is this process's

@@ -32,7 +32,7 @@ _HINTS = ("thread", "pid", "boot_id", "status")
 _MOST_HINT_LINES = 100
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class DirectoryRecords(RecordMaps):
     """`RecordMaps` that also know the claims of which not even the thread can be read."""
 

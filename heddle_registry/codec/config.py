@@ -13,6 +13,7 @@ import attrs
 
 from heddle_registry.codec.toml_text import key_text
 from heddle_registry.core.limits import check_ttl
+from heddle_registry.core.record import Record
 from heddle_registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 _HINT: Final = "Nothing was changed; docs/reference/configuration.md lists the keys"
 
 
-@attrs.frozen(kw_only=True)
-class AttachRuleSetting:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AttachRuleSetting(Record):
     """One ``[[attach.rules]]``: where all of ``when`` match, attach to ``attach_to``.
 
     ``when`` maps fields to patterns; ``before`` or ``after`` names the rule beside which it
@@ -37,23 +38,23 @@ class AttachRuleSetting:
     after: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class AttachSettings:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AttachSettings(Record):
     """The table ``[attach]``."""
 
     rules: tuple[AttachRuleSetting, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class PluginSettings:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PluginSettings(Record):
     """The table ``[plugins]``: names that are switched off, and the versions others must have."""
 
     disabled: tuple[str, ...] = ()
     pinned: Mapping[str, str] = attrs.field(factory=dict, hash=False)
 
 
-@attrs.frozen(kw_only=True)
-class Settings:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Settings(Record):
     """What one layer says, or all of them merged. None: it says nothing."""
 
     attach: AttachSettings = AttachSettings()

@@ -22,6 +22,7 @@ from heddle_registry.core.attach_rules import (
 )
 from heddle_registry.core.claim import ClaimState
 from heddle_registry.core.entry import AgentEntry, check_entry
+from heddle_registry.core.record import Record
 from heddle_registry.core.reserve import IdTaken
 from heddle_registry.core.standing import Witness, entry_verdict, is_orphan, stand
 from heddle_registry.core.transaction import Decision, NeedFacts, PutEntry
@@ -60,8 +61,8 @@ _FILLED = (
 """What the asker says of itself and an entry takes over, where it says anything."""
 
 
-@attrs.frozen(kw_only=True)
-class AttachDecision:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AttachDecision(Record):
     """Where the asker belongs, and why.
 
     ``entry`` is as it is now, or will be written. ``present`` are the other living entries on its

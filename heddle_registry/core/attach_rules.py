@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from heddle_registry.core.record import Record
 from heddle_registry.core.token import token_matches
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ class AttachAction(StrEnum):
     """An entry that is this actor's already, or that it only joins."""
 
 
-@attrs.frozen(kw_only=True)
-class AttachFacts:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AttachFacts(Record):
     """Who asks, as far as it is known: what a probe, the variables and the folder say.
 
     ``ancestors`` are the live ancestors as pid and start ticks, the asker's harness among them;
@@ -94,8 +95,8 @@ class AttachFacts:
         return self.native_actor_key is not None or self.native_instance_key is not None
 
 
-@attrs.frozen
-class Step:
+@attrs.frozen(eq=False, repr=False)
+class Step(Record):
     """What one rule says: the end of its line, and perhaps an entry or a wish for a new one.
 
     ``joins``: the entry stays another actor's. ``child_of``: if it comes to a new entry, that is
@@ -110,8 +111,8 @@ class Step:
     reason: str = ""
 
 
-@attrs.frozen(kw_only=True)
-class AttachRule:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AttachRule(Record):
     """One rule of a team or a plugin: where all of ``when`` match, attach to ``attach_to``.
 
     ``when`` maps `FIELDS` to shell patterns, ``attach_to`` is one of `TARGETS`. ``before`` or
@@ -132,8 +133,8 @@ class AttachRule:
         return self.look(scene) if self.look is not None else _by_pattern(self, scene)
 
 
-@attrs.frozen(kw_only=True)
-class Scene:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Scene(Record):
     """What rules look at: who asks, and the living entries, newest first."""
 
     facts: AttachFacts
@@ -357,8 +358,8 @@ def _by_pattern(rule: AttachRule, scene: Scene) -> Step:
     return Step(f"{entry.session_id}:matched", entry, joins=joins, reason=rule.reason)
 
 
-@attrs.frozen(kw_only=True)
-class Ruling:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Ruling(Record):
     """What all rules together say: the deciding rule, its step, and the line of each."""
 
     rule: AttachRule

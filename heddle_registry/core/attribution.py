@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 
 from heddle_registry.core.harness import base_name
+from heddle_registry.core.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -26,8 +27,8 @@ _SEPARATORS = frozenset({"&&", "||", ";", "|", "&", "(", ")", "\n", "|&", ";;"})
 _MAX_COMMAND = 65_536
 
 
-@attrs.frozen
-class Command:
+@attrs.frozen(eq=False, repr=False)
+class Command(Record):
     """One shell command of an actor; ``running`` until the transcript has its result."""
 
     actor: Hashable

@@ -26,6 +26,7 @@ from heddle_registry.core.harness import (
     base_name,
     env,
 )
+from heddle_registry.core.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -40,8 +41,8 @@ UNKNOWN: Final = Harness(name="unknown", tier="unverified")
 _WALLS: Final = frozenset({"bwrap", "codex-linux-sandbox", "firejail", "nsjail", "unshare"})
 
 
-@attrs.frozen(kw_only=True)
-class Layer:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Layer(Record):
     """One harness around the process. ``processes`` are its own, outermost first, perhaps none.
 
     ``env_is_its_own`` says whether the harness's marks among the variables were set by it.
@@ -55,8 +56,8 @@ class Layer:
     confidence: float = DEFINITE
 
 
-@attrs.frozen(kw_only=True)
-class Surroundings:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Surroundings(Record):
     """The answer of `locate`. ``target`` is the place in ``layers`` that a payload belongs to."""
 
     layers: tuple[Layer, ...] = ()

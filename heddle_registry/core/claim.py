@@ -27,6 +27,7 @@ from heddle_registry.core.evidence import (
     VerdictKind,
 )
 from heddle_registry.core.lifecycle import AgentStatus
+from heddle_registry.core.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,8 +134,8 @@ class EndCause(StrEnum):
     DELETED = "deleted"
 
 
-@attrs.frozen(kw_only=True)
-class ClaimHolder:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ClaimHolder(Record):
     """To whom a claim was granted, and what its life depends on."""
 
     session_id: str
@@ -160,8 +161,8 @@ class ClaimHolder:
         )
 
 
-@attrs.frozen(kw_only=True)
-class PastHolder:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PastHolder(Record):
     """Who held a claim before, and how that ended: the story its token is told."""
 
     session_id: str
@@ -197,8 +198,8 @@ class PastHolder:
                 return f"its entry was deleted {when}{why}"
 
 
-@attrs.frozen(kw_only=True)
-class Claim:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Claim(Record):
     """The right to write to one branch. One file a branch, never pruned.
 
     ``fence`` is that of the newest holder, past or present. ``path`` is the canonical folder the

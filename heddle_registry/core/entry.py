@@ -9,6 +9,7 @@ import attrs
 from heddle_registry.core.evidence import Owner, Subject
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.limits import check_session_id, check_thread
+from heddle_registry.core.record import Record
 from heddle_registry.core.timestamp import Timestamp
 from heddle_registry.errors import RegistryError, UsageError
 
@@ -23,8 +24,8 @@ _U32: Final = 2**32 - 1
 _U64: Final = 2**64 - 1
 
 
-@attrs.frozen(kw_only=True)
-class AgentUsageSummary:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AgentUsageSummary(Record):
     """The original's usage counters. None is unknown, never 0."""
 
     input_tokens: int | None = None
@@ -37,8 +38,8 @@ class AgentUsageSummary:
     unknown: Mapping[str, Any] = attrs.field(factory=dict, hash=False, repr=False)
 
 
-@attrs.frozen(kw_only=True)
-class ContextQueryEntry:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ContextQueryEntry(Record):
     """One question for context that an agent asked during its session."""
 
     path: str
@@ -47,8 +48,8 @@ class ContextQueryEntry:
     unknown: Mapping[str, Any] = attrs.field(factory=dict, hash=False, repr=False)
 
 
-@attrs.frozen(kw_only=True)
-class ActorChainNode:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ActorChainNode(Record):
     """One hop of an actor's ancestry, as much as survives the pruning of its entry."""
 
     session_id: str
@@ -62,8 +63,8 @@ class ActorChainNode:
     unknown: Mapping[str, Any] = attrs.field(factory=dict, hash=False, repr=False)
 
 
-@attrs.frozen(kw_only=True)
-class EntryExtension:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class EntryExtension(Record):
     """The table ``[heddle_registry]``: what we keep beside the original's fields.
 
     The Rust tool ignores it and drops it when it rewrites the entry, so nothing may depend on
@@ -89,8 +90,8 @@ class EntryExtension:
     unknown: Mapping[str, Any] = attrs.field(factory=dict, hash=False, repr=False)
 
 
-@attrs.frozen(kw_only=True)
-class AgentEntry:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AgentEntry(Record):
     """One agent session: active, or ended and kept for seven days.
 
     The fields up to ``context_queries`` are the original's, in its order. ``extension`` is None

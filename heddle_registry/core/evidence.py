@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from heddle_registry.core.record import Record
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -23,16 +25,16 @@ class VerdictKind(StrEnum):
     UNKNOWN = "unknown"
 
 
-@attrs.frozen
-class Evidence:
+@attrs.frozen(eq=False, repr=False)
+class Evidence(Record):
     """One reason of a verdict: a stable ``code`` for programs, a ``detail`` for people."""
 
     code: str
     detail: str
 
 
-@attrs.frozen
-class Verdict:
+@attrs.frozen(eq=False, repr=False)
+class Verdict(Record):
     """A judgement and its evidence, the deciding reason first."""
 
     kind: VerdictKind
@@ -49,8 +51,8 @@ class Verdict:
         return self.kind is VerdictKind.ALIVE
 
 
-@attrs.frozen(kw_only=True)
-class Owner:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Owner(Record):
     """The process whose life a record depends on, as it was seen when the record was made.
 
     ``host`` is a hash that tells machines apart (empty when unknown), ``pid_ns`` and ``time_ns``
@@ -95,8 +97,8 @@ class ProcessState(StrEnum):
     """Something has the pid, but its start cannot be read (hidepid, another user)."""
 
 
-@attrs.frozen(kw_only=True)
-class LivenessFile:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LivenessFile(Record):
     """Which liveness lock belongs to a claim: the file's device and inode when it was made."""
 
     device: int
@@ -104,8 +106,8 @@ class LivenessFile:
     unknown: Mapping[str, Any] = attrs.field(factory=dict, hash=False, repr=False)
 
 
-@attrs.frozen(kw_only=True)
-class Subject:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Subject(Record):
     """Whom to look at. Everything a host needs to gather an `Observation`.
 
     ``owner`` is None for an entry that records none; then ``pid`` and ``boot_id``, the original's
@@ -120,8 +122,8 @@ class Subject:
     liveness: LivenessFile | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Observation:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Observation(Record):
     """What the observer saw, and where it stands.
 
     ``boot_id``, ``host``, ``pid_ns`` and ``time_ns`` are the observer's own; ``in_inner_pid_ns``

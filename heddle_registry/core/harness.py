@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
 
+from heddle_registry.core.record import Record
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -70,8 +72,8 @@ class SignalKind(StrEnum):
     """The user's settings or installation. Never decides."""
 
 
-@attrs.frozen(kw_only=True)
-class Signal:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Signal(Record):
     """One mark of one harness. Build it with `env`, `program` or `file`."""
 
     kind: SignalKind
@@ -238,8 +240,8 @@ class Harness:
         return frozenset(own.union(self.pid_variables, self.marks))
 
 
-@attrs.frozen(kw_only=True)
-class Process:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Process(Record):
     """One ancestor process; anything but the pid may be missing.
 
     ``starttime`` is in clock ticks since boot, ``started_at`` in seconds of the epoch where the

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from heddle_registry.core.harness import DEFINITE, json_object, names
+from heddle_registry.core.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -59,8 +60,8 @@ class NoFiles:
         return None
 
 
-@attrs.frozen(kw_only=True)
-class Probe:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Probe(Record):
     """The argument of ``heddle_probe``: one place in the chain, as far as it is known.
 
     ``env`` holds only variables that may be trusted for this place: where the harness's own marks
@@ -118,8 +119,8 @@ class Probe:
         return (self.files.resolve(path) or path) if isinstance(path, str) and path else None
 
 
-@attrs.frozen(kw_only=True)
-class Identity:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Identity(Record):
     """A probe's answer: whose process this is.
 
     Ids are the harness's own; the core makes the keys of them (``acme:session:<id>``). ``parent``

@@ -17,6 +17,7 @@ from heddle_registry.core.claim import (
 from heddle_registry.core.digest import is_same
 from heddle_registry.core.entry import SCHEMA
 from heddle_registry.core.lifecycle import EntryEvent, apply_event
+from heddle_registry.core.record import Record
 from heddle_registry.core.standing import Standing, Witness, stand, with_heartbeat
 from heddle_registry.core.token import token_matches
 from heddle_registry.core.transaction import Decision, NeedFacts, PutClaim, PutEntry
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from heddle_registry.core.transaction import Effect, Facts, Loaded
 
 
-@attrs.frozen(kw_only=True)
-class Renewed:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Renewed(Record):
     """A heartbeat that was accepted. ``renew_within_s`` is None where no TTL runs."""
 
     entry: AgentEntry
@@ -39,8 +40,8 @@ class Renewed:
     renew_within_s: float | None
 
 
-@attrs.frozen(kw_only=True)
-class FenceAnswer:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class FenceAnswer(Record):
     """Whether a fence still holds. ``holder`` is who holds the branch now, None for nobody."""
 
     valid: bool

@@ -19,6 +19,7 @@ from heddle_registry.core.entry import AgentEntry, EntryExtension
 from heddle_registry.core.evidence import VerdictKind
 from heddle_registry.core.lifecycle import EntryEvent, apply_event
 from heddle_registry.core.limits import MAX_SWEEP
+from heddle_registry.core.record import Record
 from heddle_registry.core.standing import Standing, Witness, entry_verdict, is_orphan, stand
 from heddle_registry.core.token import TokenHash, token_matches
 from heddle_registry.core.transaction import (
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from heddle_registry.core.transaction import Facts, Loaded
 
 
-@attrs.frozen(kw_only=True)
-class ReserveRequest:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ReserveRequest(Record):
     """One wish for one branch. ``entry`` is the new Active entry, its id still unused."""
 
     thread: str
@@ -62,8 +63,8 @@ class ReserveRequest:
     runner_pid: int | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Reserved:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Reserved(Record):
     """The branch is the caller's. ``token`` is shown here and never again.
 
     ``present`` are entries on the branch that live on beside the holder (after force, or kin).
@@ -77,8 +78,8 @@ class Reserved:
     """False where the bearer already held it."""
 
 
-@attrs.frozen(kw_only=True)
-class LiveOwner:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LiveOwner(Record):
     """Somebody else has the branch, or may have it.
 
     ``entry`` is the one that blocks; None where the branch is lost without an entry, or only
@@ -92,8 +93,8 @@ class LiveOwner:
     frees_when: str = ""
 
 
-@attrs.frozen
-class IdTaken:
+@attrs.frozen(eq=False, repr=False)
+class IdTaken(Record):
     """The new entry's id is in use; build another and ask again."""
 
     session_id: str

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from heddle_registry.core.entry import AgentUsageSummary
+from heddle_registry.core.record import Record
 from heddle_registry.core.usage import UsageTotals, sum_totals
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ _TOLD_IN_ENTRY: Final = ("input_tokens", "output_tokens", "tool_calls")
 _TOLD_IN_EXTENSION: Final = ("cache_creation_tokens", "cache_read_tokens")
 
 
-@attrs.frozen(kw_only=True)
-class Spending:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Spending(Record):
     """What one actor, or a group of them, spent. ``totals`` None: nothing is known at all."""
 
     totals: UsageTotals | None = None
@@ -44,8 +45,8 @@ class Spending:
         return -1 if self.totals is None else self.totals.total_tokens
 
 
-@attrs.frozen(kw_only=True)
-class ActorSpending:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ActorSpending(Record):
     """One actor's own spending: an entry, an actor that only a transcript names, or both."""
 
     entry: AgentEntry | None = None
@@ -185,8 +186,8 @@ def _largest_first(groups: Mapping[str | None, Spending]) -> list[tuple[str | No
     return sorted(groups.items(), key=lambda item: (-item[1].weight, item[0] or ""))
 
 
-@attrs.frozen(kw_only=True)
-class TreeRow:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class TreeRow(Record):
     """One actor in the tree: parents come before their children."""
 
     actor: ActorSpending

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 
+from heddle_registry.core.record import Record
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -83,8 +85,8 @@ def _sort_key(text: str) -> tuple[int, int]:
     return seconds, nanos
 
 
-@attrs.frozen(order=False)
-class Timestamp:
+@attrs.frozen(eq=False, repr=False)
+class Timestamp(Record):
     """An instant that keeps the digits it was read with.
 
     ``text`` is RFC 3339. Equality compares the text, so that a rewrite which would change only
@@ -190,8 +192,8 @@ class Timestamp:
         return self.text
 
 
-@attrs.frozen(kw_only=True)
-class Instant:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Instant(Record):
     """One reading of the wall clock and of the clock that runs only while the host is awake.
 
     ``awake_ns`` compares only with readings of the same ``boot_id`` and ``time_ns`` (the time

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from heddle_registry.core.digest import is_same, sha256_hex
+from heddle_registry.core.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +19,8 @@ TOKEN_BYTES: Final = 20
 SALT_BYTES: Final = 8
 
 
-@attrs.frozen(kw_only=True)
-class TokenHash:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class TokenHash(Record):
     """What is kept of a token: hex salt and hex SHA-256 of salt and token."""
 
     salt: str

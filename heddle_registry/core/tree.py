@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from heddle_registry.core.record import Record
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -93,8 +95,8 @@ def are_related(one: AgentEntry, other: AgentEntry, by_actor: Mapping[str, Agent
     return False
 
 
-@attrs.frozen(kw_only=True)
-class ActorTreeNode:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ActorTreeNode(Record):
     """One entry in the tree. ``is_orphan``: it names a parent that is nowhere to be found."""
 
     entry: AgentEntry

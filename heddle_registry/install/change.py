@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from heddle_registry.core.record import Record
 from heddle_registry.errors import StoreUnavailable, UsageError
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o755
 
 
-@attrs.frozen(kw_only=True)
-class FileChange:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class FileChange(Record):
     """One file before and after; None where it does not exist."""
 
     path: str

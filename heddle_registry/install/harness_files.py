@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from heddle_registry.core.record import Record
 from heddle_registry.errors import UsageError
 from heddle_registry.install import hook_files
 from heddle_registry.install.launch import command_line, is_relay_command, shell_text
@@ -20,8 +21,8 @@ _TIMEOUT_S: Final = 10
 OWN_MARK: Final = "heddle-registry install"
 
 
-@attrs.frozen(kw_only=True)
-class HarnessFile:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HarnessFile(Record):
     """How one harness is wired. Every event is one of a session's life; none is a tool call's."""
 
     name: str

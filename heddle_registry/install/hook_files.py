@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from heddle_registry.core.record import Record
 from heddle_registry.install import jsonc
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ class UnfitSettings(ValueError):
     """The file cannot be changed safely; ``str()`` says why."""
 
 
-@attrs.frozen
-class _Found:
+@attrs.frozen(eq=False, repr=False)
+class _Found(Record):
     """One of our hooks in a file: where, and what it says."""
 
     event: str

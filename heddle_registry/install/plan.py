@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from heddle_registry.core.record import Record
 from heddle_registry.errors import UsageError
 from heddle_registry.install.change import FileChange, missing_folders, read_settings
 from heddle_registry.install.harness_files import harness_file, settings_path, unwire, wire
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@attrs.frozen(kw_only=True)
-class Plan:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Plan(Record):
     """Changes to files, in the order in which they are made, and what to tell the user."""
 
     target: str

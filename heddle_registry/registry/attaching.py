@@ -12,6 +12,7 @@ from heddle_registry.core.entry import AgentEntry
 from heddle_registry.core.harness import native_id
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.limits import MAX_ID_TRIES, check_thread, is_session_id
+from heddle_registry.core.record import Record
 from heddle_registry.core.reserve import IdTaken
 from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, NeedFacts
 from heddle_registry.errors import PluginFault, RegistryError, UsageError
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from heddle_registry.surroundings import Situation
 
 
-@attrs.frozen(kw_only=True)
-class AttachWish:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AttachWish(Record):
     """What the caller says itself. ``thread`` stands before everything that is found out."""
 
     thread: str | None = None

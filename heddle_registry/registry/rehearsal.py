@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from heddle_registry.core.record import Record
 from heddle_registry.core.transaction import Decision, Keys, PutClaim, PutEntry
 from heddle_registry.ports import Query
 from heddle_registry.registry import AgentRegistry
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from heddle_registry.surroundings import Situation
 
 
-@attrs.frozen(kw_only=True)
-class Rehearsed:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Rehearsed(Record):
     """One case under two sets of rules, each in a registry of its own."""
 
     after: AttachDecision

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from heddle_registry.core.lifecycle import AgentStatus
+from heddle_registry.core.record import Record
 from heddle_registry.core.reserve import LiveOwner
 from heddle_registry.errors import ClaimLost, RegistryError, UsageError
 
@@ -227,8 +228,8 @@ class Reservation:
                 self._liveness.release()
 
 
-@attrs.frozen
-class AsyncReservation:
+@attrs.frozen(eq=False, repr=False)
+class AsyncReservation(Record):
     """The same for ``async with``: entering and leaving run in a worker thread.
 
     Cancelled while it waits, it gives back a branch that it may just have been granted.

@@ -16,6 +16,7 @@ from heddle_registry.core.limits import (
     check_thread,
     check_ttl,
 )
+from heddle_registry.core.record import Record
 from heddle_registry.core.reserve import (
     IdTaken,
     LiveOwner,
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
     from heddle_registry.ports import LivenessLock
 
 
-@attrs.frozen(kw_only=True)
-class Terms:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Terms(Record):
     """On what terms a branch is asked for; see `ReserveRequest` for the fields they share."""
 
     owner: Owner | None = None
