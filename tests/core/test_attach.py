@@ -18,7 +18,7 @@ from heddle_registry.core.attach import (
     decide_attach,
     is_made_by_attach,
 )
-from heddle_registry.core.attach_order import order_rules
+from heddle_registry.core.attach_order import circular, order_rules, rule_problems
 from heddle_registry.core.attach_rules import Scene, matches_patterns, rule_on
 from heddle_registry.core.entry import AgentEntry, entry_problems
 from heddle_registry.core.evidence import Observation, Owner, ProcessState
@@ -335,3 +335,63 @@ def test_whatever_is_there_the_decision_is_idempotent_and_takes_nobodys_place(
     if was is not None and was.native_actor_key is not None and asks.client_instance_id is None:
         assert first.entry.native_actor_key == was.native_actor_key
     assert first.entry.fence is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "keys"),
+    [
+        ({"name": 7}, {"name"}),
+        ({"reason": 7, "attach_to": None}, {"reason", "attach_to"}),
+        ({"before": 7}, {"before"}),
+        ({"after": 7}, {"after"}),
+        ({"when": {"harness": 7}}, {"when.harness"}),
+        ({"when": {"harnes": "x", "model": "y"}}, {"when.harnes"}),
+        ({"name": ""}, {"name"}),
+        ({"name": "a\n"}, {"name"}),
+        ({"name": "a:b"}, {"name"}),
+        ({"name": "token-sid"}, {"name"}),
+        ({"look": lambda _: None}, {"look"}),
+        ({"attach_to": "elsewhere"}, {"attach_to"}),
+        ({"before": "x", "after": "y"}, {"after"}),
+        ({"after": "create-new-session"}, {"after"}),
+        ({"before": "create-new-session"}, set()),
+        ({}, set()),
+    ],
+)
+def test_each_problem_of_a_rule_is_told_with_the_key_it_is_at(
+    wrong: dict[str, Any], keys: set[str]
+) -> None:
+    assert {key for key, _ in rule_problems(rule(**{"name": "a", **wrong}))} == keys
+
+
+def test_only_the_rules_in_a_circle_are_in_it() -> None:
+    rules = [
+        rule("in", before="circle"),
+        rule("circle", after="of-two"),
+        rule("of-two", before="circle"),
+        rule("chain", before="token-sid"),
+        rule("of-chain", after="chain"),
+        rule("free"),
+    ]
+    assert circular(rules) == {"circle", "of-two"}
+    ordered, refused = order_rules(rules)
+    assert set(refused) == {"in", "circle", "of-two"}
+    assert "circle" in refused["of-two"]
+    assert "'circle'" in refused["in"]
+    found = [r.name for r in ordered]
+    at = found.index("chain")
+    assert found[at : at + 3] == ["chain", "of-chain", "token-sid"]
+
+
+def test_rules_after_one_place_keep_their_order_also_behind_rules_of_rules() -> None:
+    found = names(
+        rule("one", after="native-actor-key"),
+        rule("of-one", after="one"),
+        rule("two", after="native-actor-key"),
+        rule("before-two", before="two"),
+        rule("three", after="native-actor-key"),
+    )
+    at = found.index("native-actor-key")
+    assert [n for n in found[at:] if n in ("one", "two", "three")] == ["one", "two", "three"]
+    assert found.index("of-one") > found.index("one")
+    assert found.index("before-two") == found.index("two") - 1
