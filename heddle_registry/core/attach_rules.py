@@ -270,7 +270,7 @@ def _native_instance(scene: Scene) -> Step:
     found = [e for e in scene.living if e.native_instance_key == instance and scene.is_here(e)]
     if not found:
         return Step(f"{instance}:miss")
-    keys = {e.native_actor_key for e in found}
+    keys = {e.native_actor_key for e in found if e.native_actor_key is not None}
     roots = [e for e in found if e.native_parent_actor_key not in keys or not e.native_actor_key]
     # Nobody knows which actor of the process asks: the session that it began with answers for it.
     entry = (roots or found)[-1]
