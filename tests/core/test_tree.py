@@ -100,3 +100,41 @@ def test_a_chain_of_thousands_is_no_deeper_than_any_other():
     while nodes:
         depth, nodes = depth + 1, nodes[0].children
     assert depth == 3000
+
+
+def test_an_entry_without_a_key_stands_for_no_actor():
+    assert entries_by_actor([actor("nameless", key=None)]) == {}
+
+
+def test_whoever_hangs_below_a_cycle_keeps_its_place_below_it():
+    cycle = [actor("a", "b", days=3), actor("b", "a", days=2)]
+    below = [actor("c", "a", days=9), actor("d", "c", days=1)]
+    family = [*cycle, *below]
+    assert chain("d", family) == ["b", "a", "c", "d"]
+    assert shown(actor_tree(family)) == [
+        ("a", True, [("b", False, []), ("c", False, [("d", False, [])])])
+    ]
+
+
+def test_kept_ancestors_are_those_of_the_parent_that_is_gone_and_of_no_other():
+    assert chain("lost", [actor("lost", "gone")]) == ["lost"]
+    nameless = attrs.evolve(actor("x").chain_node(), native_actor_key=None)
+    root = attrs.evolve(actor("root"), extension=EntryExtension(ancestors=(nameless,)))
+    assert chain("root", [root]) == ["root"]
+    itself = (actor("again").chain_node(), actor("p").chain_node())
+    again = attrs.evolve(actor("again", "p"), extension=EntryExtension(ancestors=itself))
+    assert chain("again", [again]) == ["p", "again"], "nobody is its own ancestor"
+
+
+def test_strangers_are_not_related():
+    a, b = actor("a"), actor("b")
+    assert are_related(a, b, entries_by_actor([a, b])) is False
+
+
+def test_a_child_stands_under_the_living_one_of_its_parents_entries():
+    living, over = actor("living", key="p", days=3), ended(actor("over", key="p", days=1))
+    child = actor("child", "p")
+    assert shown(actor_tree([over, living, child])) == [
+        ("over", False, []),
+        ("living", False, [("child", False, [])]),
+    ]
