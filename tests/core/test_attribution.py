@@ -87,6 +87,7 @@ def one_of(text: str, *argv: str, last_command: str = "", **more: float) -> bool
         ("sleep 9 & make test", ("sleep", "9")),
         ("make # test", ("make", "#", "test")),
         ("make 'a b'", ("make", "a b")),
+        ("ssh user@host:x -p %d,+", ("ssh", "user@host:x", "-p", "%d,+")),
         ("make", ("/usr/bin/make",)),
     ],
 )
