@@ -5,7 +5,13 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from heddle_registry.core.entry import AgentEntry, AgentUsageSummary, check_entry, entry_problems
+from heddle_registry.core.entry import (
+    AgentEntry,
+    AgentUsageSummary,
+    ContextQueryEntry,
+    check_entry,
+    entry_problems,
+)
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.errors import UsageError
 from tests.core.exploration_records import NOW, make_entry, owner_of
@@ -90,3 +96,78 @@ def test_a_chain_node_keeps_what_a_tree_shows():
     node = entry.chain_node()
     assert (node.session_id, node.native_actor_key, node.thread) == ("p", "actor-p", "here")
     assert (node.harness, node.model, node.provider) == ("codex", "m", "o")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pid": 0},
+        {"pid": 2**32 - 1},
+        {"probe_confidence": 0},
+        {"probe_confidence": 0.5},
+        {"model": ""},
+        {"heartbeat_at": NOW.at, "last_progress_at": NOW.at},
+        {"attach_precedence": ["a list is good enough"]},
+        {"status": AgentStatus.COMPLETE, "completed_at": NOW.at},
+        {"usage_summary": AgentUsageSummary(input_tokens=0, cost_micros_usd=2**64 - 1)},
+        {"context_queries": (ContextQueryEntry(path="", queried_at=NOW.at),)},
+        {"context_queries": (ContextQueryEntry(path="p", scope="s", queried_at=NOW.at),)},
+    ],
+)
+def test_what_the_original_can_read_is_written(change):
+    assert entry_problems(attrs.evolve(new_entry(), **change)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"pid": 1.0}, "pid must be"),
+        ({"probe_confidence": True}, "probe_confidence must be"),
+        ({"probe_confidence": "1"}, "probe_confidence must be"),
+        ({"completed_at": "now"}, "completed_at must be a Timestamp"),
+        ({"last_progress_at": "now"}, "last_progress_at must be a Timestamp"),
+        ({"usage_summary": None}, "usage_summary must be"),
+        ({"usage_summary": AgentUsageSummary(output_tokens=-1)}, "output_tokens must be 0 to"),
+        ({"usage_summary": AgentUsageSummary(cost_micros_usd=1.5)}, "cost_micros_usd must be"),
+        ({"usage_summary": AgentUsageSummary(tool_calls=True)}, "tool_calls must be"),
+        ({"attach_precedence": "text"}, "attach_precedence must be a tuple"),
+        ({"context_queries": None}, "context_queries must be a tuple"),
+        ({"base_state": "\ud800"}, "base_state must be text"),
+        (
+            {"context_queries": (ContextQueryEntry(path=1, queried_at=NOW.at),)},
+            "needs a path",
+        ),
+        (
+            {"context_queries": (ContextQueryEntry(path="p", scope=1, queried_at=NOW.at),)},
+            "needs a path",
+        ),
+        (
+            {"context_queries": (ContextQueryEntry(path="p", queried_at="now"),)},
+            "needs a path",
+        ),
+        ({"native_actor_key": 1}, "native_actor_key must be text"),
+        ({"probe_source": b"x"}, "probe_source must be text"),
+    ],
+)
+def test_each_field_is_checked_and_named(change, problem):
+    (told,) = [
+        told for told in entry_problems(attrs.evolve(new_entry(), **change)) if problem in told
+    ]
+    assert told.startswith((problem.split()[0], "context_queries[0]", "usage_summary."))
+
+
+def test_an_owner_without_a_boot_id_is_the_owner_of_an_entry_without_one():
+    owner = attrs.evolve(owner_of(ALICE), boot_id="")
+    entry = attrs.evolve(present("p", ALICE), boot_id=None).extended(owner=owner)
+    assert entry.owner == owner
+    subject = entry.subject()
+    assert (subject.owner, subject.boot_id, subject.fence) == (owner, "", None)
+    assert entry.extended(fence=3).subject().fence == 3
+    assert new_entry().owner is None
+
+
+def test_a_chain_node_keeps_the_keys_and_the_status():
+    entry = present("p", ALICE, native_parent_actor_key="above")
+    node = entry.chain_node()
+    assert (node.native_parent_actor_key, node.status) == ("above", AgentStatus.ACTIVE)
+    assert entry.is_active

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from itertools import permutations
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from heddle_registry.core.usage import (
     instant_s,
     join_records,
     micros,
+    owns_before,
     roll_up,
     sum_totals,
     text,
@@ -176,3 +178,133 @@ def test_odd_values_of_a_transcript_cost_themselves_alone() -> None:
     assert {micros(value) for value in [None, 0, -1.0, "1", float("inf")]} == {None}
     assert micros(0.0000014) == 1
     assert [text(value) for value in ["m", 1, None, "\ud800"]] == ["m", None, None, None]
+
+
+def test_of_two_equal_counts_the_one_that_tells_more_wins_and_the_smaller_actor_owns_it() -> None:
+    plain = UsageRecord("r", output=5, at="2026-07-01T12:00:01Z", actor="session:b")
+    for more in (
+        {"cost_micros_usd": 0},
+        {"reasoning": 0},
+        {"requests": 2},
+        {"model": "m"},
+    ):
+        telling = plain._replace(at=None, actor="session:a", **more)
+        for joined in (join_records(plain, telling), join_records(telling, plain)):
+            (name, value), *_ = more.items()
+            assert getattr(joined, name) == value
+            assert (joined.actor, joined.at) == ("session:a", "2026-07-01T12:00:01Z")
+    early = plain._replace(at="2026-07-01T12:00:00Z", lower_bound=True)
+    assert join_records(plain, early).at == "2026-07-01T12:00:00Z"
+    assert join_records(plain, early).lower_bound
+    larger = plain._replace(output=6, actor="session:z")
+    assert join_records(early, larger).lower_bound is False
+    assert join_records(larger, plain).actor == "session:b", "both claim it; the name decides"
+    heavier = plain._replace(weight=1, actor="session:z")
+    assert join_records(heavier, plain).actor == "session:z"
+    assert join_records(plain, plain._replace(actor=None)).actor == "session:b"
+
+
+def test_a_replay_loses_to_whoever_made_the_record_however_large_it_is() -> None:
+    replay = UsageRecord("r", output=9, weight=5, replayed=True, actor="a")
+    own = UsageRecord("r", output=1, actor="z")
+    for joined in (join_records(replay, own), join_records(own, replay)):
+        assert (joined.output, joined.actor) == (1, "z")
+    for name in ("input", "cache_creation", "cache_read", "output"):
+        one = UsageRecord("r", **{name: 2})
+        assert join_records(one, UsageRecord("r", input=1)) == one, name
+    shifted = UsageRecord("r", output=2), UsageRecord("r", input=2)
+    assert join_records(*shifted) == shifted[0], "of equal sums the larger output"
+    hour = UsageRecord("r", cache_creation=2, cache_creation_1h=1)
+    assert join_records(hour, UsageRecord("r", cache_creation=2)) == hour
+
+
+def test_a_record_belongs_to_who_did_not_copy_it_then_to_the_heavier_then_the_first() -> None:
+    first, later = (1.0, 0, "a"), (2.0, 0, "a")
+    assert owns_before((False, 0, later), (True, 9, first))
+    assert not owns_before((True, 9, first), (False, 0, later))
+    assert owns_before((False, 2, later), (False, 1, first))
+    assert owns_before((False, 1, first), (False, 1, later))
+    assert not owns_before((False, 1, first), (False, 1, first))
+
+
+def test_each_bucket_of_a_reading_is_counted_from_the_reading_before() -> None:
+    first = UsageCounter("s", 10, 20, 30, 40, 5, model="m", at=7, actor="a")
+    record, state = counter_delta(first, None)
+    assert record is not None
+    assert record[1:6] == (10, 20, 30, 40, 5)
+    assert (record.model, record.at, record.actor) == ("m", 7, "a")
+    assert (record.tool_calls, record.cost_micros_usd, record.requests) == (0, None, 1)
+    assert state == [0, 10, 20, 30, 40, 5]
+    record, state = counter_delta(UsageCounter("s", 11, 22, 33, 44, 10, id="own"), state)
+    assert record is not None
+    assert record[:6] == ("own", 1, 2, 3, 4, 5)
+    # One that fell in any way began again, under another name.
+    for fell in (UsageCounter("s", 99, 22, 33, 43), UsageCounter("s", 0, 0, 0, 44)):
+        anew, after = counter_delta(fell, state)
+        assert anew is not None
+        assert anew[1:6] == fell[1:6]
+        assert after[0] == 1
+        assert anew.id != counter_delta(fell, None)[0].id
+    reasoned = UsageCounter("s", 11, 22, 33, 44, 11)
+    more, _ = counter_delta(reasoned, state)
+    assert more is not None
+    assert more[1:6] == (0, 0, 0, 0, 1), "more reasoning in the same output is no re-emit"
+
+
+def test_a_fork_counts_its_own_call_in_every_bucket_and_never_below_zero() -> None:
+    forked = UsageCounter("s", 10, 20, 30, 40, 5, last=(1, 2, 3, 4, 9), forked=True)
+    record, _ = counter_delta(forked, None)
+    assert record is not None
+    assert record[1:6] == (1, 2, 3, 4, 5)
+    for other in (forked._replace(forked=False), forked._replace(last=None)):
+        record, _ = counter_delta(other, None)
+        assert record is not None
+        assert record[1:6] == (10, 20, 30, 40, 5)
+    zero, state = counter_delta(UsageCounter("s"), None)
+    assert zero is not None
+    same = UsageCounter("s", 1, last=(1, 0, 0, 0, 0))
+    assert counter_delta(same, state)[1][0] == 0, "from nothing, a first call is no new beginning"
+
+
+def test_totals_add_in_every_field_and_know_less_where_one_knows_less() -> None:
+    fields = [f.name for f in attrs.fields(UsageTotals) if f.name != "lower_bound"]
+    one = UsageTotals(**{name: 10 + at for at, name in enumerate(fields)})
+    both = one + one
+    assert [getattr(both, name) for name in fields] == [2 * (10 + at) for at in range(len(fields))]
+    assert both.total_tokens == 2 * (10 + 11 + 12 + 13)
+    assert not both.lower_bound
+    for other in (attrs.evolve(one, lower_bound=True), attrs.evolve(one, reasoning_tokens=None)):
+        for total in (one + other, other + one):
+            assert total.lower_bound is other.lower_bound
+            assert (total.reasoning_tokens is None) == (other.reasoning_tokens is None)
+    assert UsageTotals().total_tokens == 0
+    assert UsageTotals().cost_micros_usd == 0
+    assert sum_totals([one]) is one
+
+
+def test_a_group_tells_each_of_its_sums_and_an_unpriced_one_counts_at_least_once() -> None:
+    group = UsageGroup(
+        input=1, cache_creation=2, cache_read=3, output=4, reasoning=5, tool_calls=6, requests=0,
+        lower_bound=True,
+    )  # fmt: skip
+    unpriced = totals_of(group, None)
+    assert unpriced == UsageTotals(
+        input_tokens=1, cache_creation_tokens=2, cache_read_tokens=3, output_tokens=4,
+        reasoning_tokens=5, tool_calls=6, unpriced_requests=1, lower_bound=True,
+    )  # fmt: skip
+    assert totals_of(group._replace(requests=7), None).unpriced_requests == 7
+    free = totals_of(group, 0)
+    assert (free.cost_micros_usd, free.unpriced_requests, free.cost_source) == (0, 0, "none")
+    stated = totals_of(group._replace(costed=True, cost_micros_usd=8), 9)
+    assert (stated.known_cost_micros_usd, stated.estimated_cost_micros_usd) == (8, 0)
+    assert (free.requests, unpriced.requests) == (0, 0)
+
+
+def test_the_edges_of_what_is_believed_of_a_transcript() -> None:
+    assert (count(0), count(MAX_COUNT), count(float(MAX_COUNT))) == (0, MAX_COUNT, MAX_COUNT)
+    assert (count(-1.0), count(2.0**60)) == (0, 0)
+    assert (micros(2), micros(MAX_COUNT / 1e6), micros(MAX_COUNT)) == (2_000_000, MAX_COUNT, None)
+    assert instant_s(1e11) == 1e11
+    assert instant_s(1e11 + 1_000) == 1e8 + 1
+    assert (instant_s(0), instant_s(-5), instant_s(MAX_COUNT), instant_s(1e300)) == (0, 0, 0, 0)
+    assert instant_s("1970-01-01T01:00:00+01:00") == 0.0
