@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heddle_registry.core import timestamp
 from heddle_registry.core.timestamp import Instant, Timestamp
 
 UTC_TIMES = st.datetimes(timezones=st.just(UTC))
@@ -239,3 +240,16 @@ def test_a_trusted_text_is_looked_at_only_when_it_is_compared():
     assert pickle.loads(pickle.dumps(Timestamp.trusted(read.text))).sort_key == read.sort_key
     with pytest.raises(AttributeError):
         _ = trusted.nothing
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-07-01T12:00:00Z", "2026-07-01T12:00:00.5Z", "1999-12-31T23:59:59.123456789Z"],
+)
+def test_the_usual_spelling_is_read_without_the_pattern_that_reads_all_others(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Reading a thousand entries is mostly reading their instants.
+    slow = Timestamp(text.replace("Z", "+00:00")).sort_key
+    monkeypatch.setattr(timestamp, "_FORM", None)
+    assert Timestamp(text).sort_key == slow
