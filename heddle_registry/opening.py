@@ -6,6 +6,9 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from heddle_registry.adapters.reading import Progress
     from heddle_registry.ports import Host, Store
 
 
@@ -23,12 +26,20 @@ def local_host() -> Host:
 
 
 def directory_store(
-    heddle_dir: str | os.PathLike[str], host: Host, lock_timeout_s: float | None
+    heddle_dir: str | os.PathLike[str],
+    host: Host,
+    lock_timeout_s: float | None,
+    on_rebuild: Callable[[], Progress] | None = None,
 ) -> Store:
-    """Return the store in ``heddle_dir``; nothing is made until something is written."""
+    """Return the store in ``heddle_dir``; nothing is made until something is written.
+
+    :param on_rebuild: makes whom to tell how far the rebuild of a lost index is
+    """
     from heddle_registry.adapters.directory import DirectoryStore
 
-    return DirectoryStore(os.fspath(heddle_dir), host, lock_timeout_s=lock_timeout_s)
+    return DirectoryStore(
+        os.fspath(heddle_dir), host, lock_timeout_s=lock_timeout_s, on_rebuild=on_rebuild
+    )
 
 
 def memory_store(host: Host) -> Store:

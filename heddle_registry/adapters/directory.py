@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from heddle_registry.adapters.liveness_file import LivenessLock as LockedFile
+    from heddle_registry.adapters.reading import Progress
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
     from heddle_registry.core.evidence import Observation, Subject
@@ -97,15 +98,25 @@ class DirectoryStore:
     """A `ports.Store` over one ``.heddle`` folder. Safe for OS threads, processes and forks.
 
     Looking needs no write permission and changes nothing. A change waits for the folder's lock,
-    at most ``lock_timeout_s`` seconds (None: for ever).
+    at most ``lock_timeout_s`` seconds (None: for ever). ``on_rebuild`` makes whom to tell how far
+    the rebuild of a lost index is, when one begins.
     """
 
-    def __init__(self, heddle_dir: str, host: Host, *, lock_timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        heddle_dir: str,
+        host: Host,
+        *,
+        lock_timeout_s: float | None = None,
+        on_rebuild: Callable[[], Progress] | None = None,
+    ) -> None:
         self._layout = Layout(heddle_dir)
         self._host = host
         self._lock_timeout_s = lock_timeout_s
         self._folders, self._index = shared_parts(self._layout, host)
-        self._reader = Reader(self._layout, self._folders, self._index, self._unchecked_lock)
+        self._reader = Reader(
+            self._layout, self._folders, self._index, self._unchecked_lock, on_rebuild
+        )
 
     @property
     def heddle_dir(self) -> str:

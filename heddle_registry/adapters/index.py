@@ -60,6 +60,7 @@ _MOST_KEPT: Final = 32
 _AT_THREAD: Final = FIELD_COLUMNS.index("thread")
 _AT_STARTED: Final = AT_FIELDS - len(KEY_COLUMNS) + KEY_COLUMNS.index("started_s")
 _SETTLED_AT_ONCE: Final = 8
+_ROWS_AT_ONCE: Final = 500
 _NO_RECORD: Final = "is_record = 0"
 Stamps = tuple[int, int]
 """The mtimes of ``agents`` and ``claims`` in nanoseconds; 0 for a missing folder."""
@@ -376,11 +377,14 @@ class Index:
         self,
         entries: Iterable[RecordFile[AgentEntry]],
         claims: Iterable[RecordFile[Claim]],
+        tell: Callable[[int, int], None] | None = None,
     ) -> str | None:
         """Write a new index of these files beside the old one; its path, None if that failed.
 
         Needs no lock on the store, only that nobody else prepares one. It is trusted by nobody
         until it was `adopt`-ed and has caught up.
+
+        :param tell: called now and then with how many entries are in it, and how many will be
         """
         fresh = self._layout.index + ".building"
         unlink_quietly(fresh)
@@ -394,7 +398,12 @@ class Index:
             connection.execute("BEGIN")
             # In the order of the keys, and the indexes afterwards: each page is written once.
             in_order = sorted(entries, key=lambda file: file.name)
-            connection.executemany(PUT_ENTRY, map(partial(file_values, real=RealPaths()), in_order))
+            row = partial(file_values, real=RealPaths())
+            for start in range(0, len(in_order), _ROWS_AT_ONCE):
+                if tell is not None:
+                    tell(start, len(in_order))
+                part = in_order[start : start + _ROWS_AT_ONCE]
+                connection.executemany(PUT_ENTRY, map(row, part))
             for file in claims:
                 put_claim_file(connection, file)
             for statement in INDEXES.split(";"):

@@ -18,6 +18,7 @@ from heddle_registry.errors import RegistryError, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Protocol
 
     from heddle_registry.adapters.flock import DirectoryLock
     from heddle_registry.adapters.index import Index, Stamps
@@ -25,22 +26,40 @@ if TYPE_CHECKING:
     from heddle_registry.adapters.record_files import RecordFile
     from heddle_registry.adapters.snapshot import Folders
 
+    class Progress(Protocol):
+        """Is told how far a long piece of work is."""
+
+        def __call__(self, done: int, whole: int) -> None:
+            """Take note; called many times, with any unit."""
+
+        def close(self) -> None:
+            """Take note that it has ended, however it did."""
+
+
 T = TypeVar("T")
 _TRIES = 3
 _FEW = 2_000
 """Files that may be parsed while others wait for the lock; more are parsed without it."""
+_READING = 2
+"""Reading a file takes about twice as long as writing its row."""
 
 
 class Reader:
     """Finds the records of one consistent moment. Safe for several OS threads."""
 
     def __init__(
-        self, layout: Layout, folders: Folders, index: Index, lock: Callable[[], DirectoryLock]
+        self,
+        layout: Layout,
+        folders: Folders,
+        index: Index,
+        lock: Callable[[], DirectoryLock],
+        on_rebuild: Callable[[], Progress] | None = None,
     ) -> None:
         self._layout = layout
         self._folders = folders
         self._index = index
         self._lock = lock
+        self._on_rebuild = on_rebuild
 
     def read(self, look: Callable[[FoundRecords], T], *, is_locked: bool = False) -> T:
         """Return what ``look`` makes of the records; it may be called more than once.
@@ -121,10 +140,21 @@ class Reader:
             builder.drop()
 
     def _prepared(self) -> str | None:
-        entries, claims = self._folders.agents.scan(), self._folders.claims.scan()
-        if _is_any_closed(entries) or _is_any_closed(claims):
-            return None
-        return self._index.prepare(entries, claims)
+        progress: Progress = self._on_rebuild() if self._on_rebuild is not None else _Nobody()
+
+        def read(done: int, files: int) -> None:
+            progress(done * _READING, files * (_READING + 1))
+
+        def written(done: int, rows: int) -> None:
+            progress(rows * _READING + done, rows * (_READING + 1))
+
+        try:
+            entries, claims = self._folders.agents.scan(read), self._folders.claims.scan()
+            if _is_any_closed(entries) or _is_any_closed(claims):
+                return None
+            return self._index.prepare(entries, claims, written)
+        finally:
+            progress.close()
 
     def _caught_up(self) -> Stamps | None:
         # Under the lock. Only what changed is read.
@@ -147,6 +177,13 @@ class Reader:
             stamps = index.folder_stamps()
             return stamps if index.is_at(stamps) else None
         return None
+
+
+class _Nobody:
+    # Whom progress is told where nobody asked.
+    def __call__(self, done: int, whole: int) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def _is_any_closed(files: Iterable[RecordFile[Any]]) -> bool:

@@ -24,6 +24,7 @@ Stamp = tuple[int, int, int, int]
 """Inode, size, mtime and ctime in nanoseconds."""
 
 _FOLDER_FLAGS: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+_TOLD_EVERY: Final = 64
 CLOCK_TICK_NS: Final = 20_000_000
 """Twice the coarsest step of file times that Linux has (10 ms at 100 Hz)."""
 
@@ -76,9 +77,10 @@ class RecordFiles(Generic[R]):
         self.tick_ns = CLOCK_TICK_NS
         """0 where the file system gives every visible change a time of its own."""
 
-    def scan(self) -> list[RecordFile[R]]:
+    def scan(self, tell: Callable[[int, int], None] | None = None) -> list[RecordFile[R]]:
         """Return every file, parsed anew only where it changed. A missing folder is empty.
 
+        :param tell: called now and then with how many were looked at, and how many there are
         :raises StoreUnavailable: the folder cannot be read.
         """
         found: dict[str, RecordFile[R]] = {}
@@ -90,7 +92,9 @@ class RecordFiles(Generic[R]):
         except OSError as error:
             raise self._closed(error) from error
         wanted = set(toml_stems(name for name, _ in items))
-        for name, item in items:
+        for number, (name, item) in enumerate(items):
+            if tell is not None and not number % _TOLD_EVERY:
+                tell(number, len(items))
             if name not in wanted:
                 continue
             known = self._known.get(name)

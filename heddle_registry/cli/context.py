@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
+    from heddle_registry.cli.progress import Progress
     from heddle_registry.registry import AgentRegistry
 
 
@@ -17,11 +18,21 @@ def open_registry(args: argparse.Namespace) -> AgentRegistry:
     :raises UsageError: none can be found, or a config file is wrong.
     :raises StoreUnavailable: something that is no folder is in its place, or it may not be seen.
     """
+    from heddle_registry.opening import directory_store, local_host
     from heddle_registry.registry import AgentRegistry
     from heddle_registry.settings import lock_timeout_s
 
     heddle_dir = find_folder(args)
-    return AgentRegistry(heddle_dir, lock_timeout_s=lock_timeout_s(heddle_dir, args.lock_timeout))
+    host = local_host()
+    timeout_s = lock_timeout_s(heddle_dir, args.lock_timeout)
+    watch = None if args.json else _rebuild_progress
+    return AgentRegistry(store=directory_store(heddle_dir, host, timeout_s, watch), host=host)
+
+
+def _rebuild_progress() -> Progress:
+    from heddle_registry.cli.progress import Progress, rebuilding_index
+
+    return Progress(rebuilding_index)
 
 
 def find_folder(args: argparse.Namespace) -> str:

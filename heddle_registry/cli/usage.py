@@ -85,9 +85,9 @@ def since_s(word: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Tell and return 0: transcripts that cannot be read are reported, and are no failure."""
-    from heddle_registry.cli.progress import Progress
+    from heddle_registry.cli.progress import Progress, reading_transcripts
 
-    progress = Progress()
+    progress = Progress(reading_transcripts)
     try:
         if args.source is not None:
             account = _of_sources(args, progress)
