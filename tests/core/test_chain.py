@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 
 from heddle_registry.core.chain import OFF_SWITCH, Surroundings, locate, precedence
-from heddle_registry.core.harness import PROBABLE, Harness, Process, env, program
+from heddle_registry.core.harness import (
+    CANDIDATE,
+    DEFINITE,
+    PROBABLE,
+    Harness,
+    Process,
+    env,
+    file,
+    program,
+)
 
 INNER = Harness(
     name="inner",
@@ -165,3 +174,148 @@ def test_an_agent_that_says_only_that_it_is_one_is_an_unknown_candidate() -> Non
     found = locate(environ={"AI_AGENT": "1"}, ancestors=None, harnesses=KNOWN)
     assert [layer.harness.name for layer in found.candidates] == ["unknown"]
     assert locate(environ={"AI_AGENT": "false"}, ancestors=None, harnesses=KNOWN) == Surroundings()
+
+
+def test_a_layer_has_its_own_processes_and_all_below_up_to_the_next_one() -> None:
+    found = chain("hook", "sh", "inner", "bash", "outer", "node /x/bin/outer", "init")
+    outer, inner = found.layers
+    assert [p.pid for p in outer.processes] == [95, 96]
+    assert [p.pid for p in outer.below] == [97, 98]
+    assert [p.pid for p in inner.processes] == [98]
+    assert [p.pid for p in inner.below] == [99, 100]
+    assert outer.evidence == ("program:outer",)
+    assert (outer.confidence, outer.env_is_its_own) == (DEFINITE, True)
+
+
+def test_two_mains_or_a_gap_are_two_instances_and_a_worker_begins_none() -> None:
+    assert names(chain("inner", "inner", "init")) == ["inner", "inner"]
+    assert names(chain("inner", "sh", "node /x/bin/inner", "init")) == ["inner", "inner"]
+    assert names(chain("inner-sandbox", "inner-sandbox", "inner", "init")) == ["inner"]
+    assert names(chain("inner", "inner-sandbox", "inner", "init")) == ["inner", "inner"]
+    worker = chain("inner-sandbox", "inner", "init")
+    assert worker.layers[0].evidence == ("program:inner", "program:inner-sandbox")
+
+
+def test_an_own_layer_shows_the_names_of_its_marks_and_a_foreign_one_does_not() -> None:
+    two = ("sh", "outer", "bash", "outer", "init")
+    found = chain(*two, environ={"OUTER": "1", "OUTER_ID": "x", "OUTER_PID": "97"})
+    assert found.layers[0].evidence == ("program:outer", "OUTER", "OUTER_ID")
+    assert found.layers[1].evidence == ("program:outer",)
+    newest = chain(*two, environ={"OUTER": "1"})
+    assert [layer.env_is_its_own for layer in newest.layers] == [False, True]
+    worded = chain(*two, environ={"OUTER": "1", "OUTER_PID": "none of them"})
+    assert [layer.env_is_its_own for layer in worded.layers] == [False, True]
+
+
+def test_behind_a_wall_a_pid_variable_disproves_nothing() -> None:
+    def own(*ancestors: Process) -> list[bool]:
+        environ = {"OUTER": "1", "OUTER_PID": "4711"}
+        found = locate(environ=environ, ancestors=ancestors, harnesses=KNOWN)
+        return [layer.env_is_its_own for layer in found.layers]
+
+    outer = Process(pid=5, argv=("outer",))
+    wall = Process(pid=1, argv=("/usr/bin/bwrap", "--x"))
+    assert own(outer, wall) == [True]
+    assert own(outer, Process(pid=1, exe="/usr/bin/nsjail")) == [True]
+    assert own(outer, Process(pid=1, argv=("init",))) == [False]
+    assert own(Process(pid=1, argv=("outer",))) == [True], "alone in its namespace"
+    assert own(outer) == [False]
+
+
+def test_an_inner_hook_without_ids_of_its_own_shares_none_of_the_outer_ones() -> None:
+    stack = ("hook", "inner", "bash", "inner", "init")
+
+    def own(*commands: str, **more: Any) -> list[bool]:
+        found = chain(*commands, environ={"INNER_ID": "s-1"}, **more)
+        return [layer.env_is_its_own for layer in found.layers]
+
+    assert own(*stack, payload={"id": "s-1"}) == [False, True]
+    assert own(*stack, payload={"id": 7}) == [False, True], "it names nobody"
+    assert own(*stack) == [False, True]
+    assert own("hook", "inner", "init", payload={"id": "s-2"}) == [False]
+    outer = own("hook", "outer", "inner", "init", payload={"id": "s-2"})
+    assert outer == [True, True], "only the innermost one's hook speaks for it"
+    unset = chain(*stack, environ={"INNER": "1", "INNER_ID": ""}, payload={"id": "s-2"})
+    assert [layer.env_is_its_own for layer in unset.layers] == [False, True]
+
+
+def test_candidates_are_candidates_and_what_may_be_named_is_probable_at_most() -> None:
+    named = chain("bash", "tmux: server", "init", environ={"OUTER": "1"})
+    assert named.candidates[0].confidence == CANDIDATE
+    assert named.target is None
+    alone = locate(environ={"OUTER": "1"}, ancestors=None, harnesses=KNOWN)
+    assert (alone.layers[0].evidence, alone.target) == (("OUTER",), 0)
+    assert alone.candidates == ()
+    nameless = locate(environ={"AI_AGENT": "1"}, ancestors=None, harnesses=KNOWN)
+    assert (nameless.candidates[0].confidence, nameless.layers) == (CANDIDATE, ())
+    hook = chain("hook", "init", environ={**BOTH}, payload={"id": "x"}, declared="outer")
+    assert names(hook) == ["outer"]
+    assert (hook.layers[0].env_is_its_own, hook.target) == (True, 0)
+    assert hook.layers[0].evidence == ("payload",)
+    assert [layer.harness.name for layer in hook.candidates] == ["inner"]
+    bare = chain("hook", "init", payload={"id": "x"}, declared="outer")
+    assert not bare.layers[0].env_is_its_own
+    quiet = chain("hook", "init", declared="outer")
+    assert not quiet.layers
+
+
+def test_a_hook_may_name_its_harness_by_another_name() -> None:
+    known = Harness(name="acme", aliases=["ac"], signals=[program("acme")])
+    ancestors = [Process(pid=9, argv=("acme",))]
+    for declared, target in (("ac", 0), ("acme", 0), ("a", None)):
+        found = locate(
+            environ={}, ancestors=ancestors, harnesses=[known], payload={"i": 1}, declared=declared
+        )
+        assert found.target == target
+
+
+def test_a_marker_file_counts_where_it_is_present() -> None:
+    known = Harness(name="acme", signals=[file("/run/acme")])
+    found = locate(environ={}, ancestors=None, harnesses=[known], present=["/run/acme"])
+    assert names(found) == ["acme"]
+    assert locate(environ={}, ancestors=None, harnesses=[known]) == Surroundings()
+
+
+def test_forks_of_forks_come_first_also_where_they_name_each_other() -> None:
+    deep = [
+        Harness(name="a"),
+        Harness(name="b", fork_of=["a", "nobody"]),
+        Harness(name="c", fork_of=["b"]),
+        Harness(name="d"),
+    ]
+    assert [h.name for h in precedence(deep)] == ["c", "b", "a", "d"]
+    circle = [Harness(name="x", fork_of=["y"]), Harness(name="y", fork_of=["x"])]
+    assert {h.name for h in precedence(circle)} == {"x", "y"}
+
+
+def test_a_fork_with_a_program_of_its_own_renames_nobody() -> None:
+    own = Harness(name="own", fork_of=["outer"], signals=[env("OWN"), program("own")])
+    found = locate(
+        environ={"OUTER": "1", "OWN": "1"},
+        ancestors=[Process(pid=9, argv=("outer",))],
+        harnesses=[*KNOWN, own],
+    )
+    assert names(found) == ["outer"]
+    live = chain("sh", "outer", "init", environ={"OUTER": "1", "FORK": "1"})
+    assert live.layers[0].evidence == ("program:outer", "OUTER", "FORK")
+    gone = chain("sh", "outer", "init", environ={"FORK": "1", "OUTER_PID": "7"})
+    assert names(gone) == ["outer"], "the marks are not its own"
+
+
+def test_a_payloads_folder_is_looked_for_under_each_name_a_transcript_has() -> None:
+    keeper = Harness(name="keeper", signals=[program("keeper")], transcripts=["/.keeper/"])
+    for key in ("transcript_path", "agent_transcript_path", "transcriptPath"):
+        payload = {key: "/home/dev/.keeper/1"}
+        found = locate(environ={}, ancestors=None, harnesses=[keeper], payload=payload)
+        assert names(found) == ["keeper"]
+    for payload in ({"transcript_path": ["/.keeper/"]}, {"other": "/.keeper/1"}):
+        found = locate(environ={}, ancestors=None, harnesses=[keeper], payload=payload)
+        assert found == Surroundings()
+    own = locate(
+        environ={},
+        ancestors=[Process(pid=9, argv=("keeper",))],
+        harnesses=[keeper],
+        payload={"transcript_path": "/.keeper/1"},
+        declared="keeper",
+    )
+    assert own.target == 0
