@@ -3,13 +3,19 @@ from __future__ import annotations
 import pytest
 
 from heddle_registry.core.harness import (
+    DEFINITE,
+    PROBABLE,
     Harness,
     Process,
     Signal,
     SignalKind,
     actor_key,
     agent_name,
+    base_name,
     env,
+    file,
+    is_set,
+    json_object,
     native_id,
     program,
     scrub,
@@ -124,3 +130,158 @@ def test_a_harness_refuses_a_meaning_that_nobody_knows() -> None:
         Harness(name="a b")
     with pytest.raises(TypeError, match="one text"):
         Harness(name="acme", aliases="ac")
+
+
+def test_each_condition_of_a_variable_is_its_own() -> None:
+    assert env("X", starts_with="ac").seen_in({"X": "acme"})
+    assert not env("X", starts_with="cm").seen_in({"X": "acme"})
+    assert env("X", contains="cm").seen_in({"X": "acme"})
+    assert not env("X", contains="x").seen_in({"X": "acme"})
+    assert env("X").seen_in({"X": "anything"})
+    assert not env("X").seen_in({"Y": "1"})
+    assert not program("X").seen_in({"X": "1"}), "a program is no variable"
+    named = Signal(kind=SignalKind.STRONG, name="AI_AGENT", agent_name="acme@1.2")
+    assert named.seen_in({"AI_AGENT": "acme@1.2"})
+    assert is_set("1")
+    assert not is_set(None)
+
+
+def test_a_kind_is_kept_and_a_file_is_seen_where_it_is_present() -> None:
+    assert env("X", kind="session").kind is SignalKind.SESSION
+    assert program("x", kind="weak", role="worker").role == "worker"
+    marked = Harness(
+        name="a", signals=[file("/run/a"), env("A", also=["B"]), env("A", kind="session")]
+    )
+    both = {"A": "1", "B": "1"}
+    assert marked.seen_marks({}, ["/run/a"]) == {SignalKind.STRONG: ("/run/a",)}
+    assert marked.seen_marks({}) == {}
+    assert marked.seen_marks(both) == {SignalKind.STRONG: ("A", "B"), SignalKind.SESSION: ("A",)}
+    twice = Harness(name="a", signals=[env("A", equals="1"), env("A")])
+    assert twice.seen_marks({"A": "1"}) == {SignalKind.STRONG: ("A",)}
+
+
+def test_only_a_verified_harness_is_definite() -> None:
+    assert ACME.ceiling == DEFINITE
+    assert Harness(name="a", tier="unverified").ceiling == PROBABLE
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "a\n"])
+def test_a_harness_name_fits_into_a_key(name: str) -> None:
+    with pytest.raises(ValueError, match="name"):
+        Harness(name=name)
+    assert Harness(name="a-b.c_9").name == "a-b.c_9"
+
+
+def test_a_program_is_what_only_a_program_signal_names() -> None:
+    assert ACME.program_role(Process(pid=1, argv=("ACME",))) is None
+    strange = Harness(name="a", signals=[env("acme", kind="program")])
+    assert strange.program_role(Process(pid=1, argv=("acme",))) is None
+    worker = Harness(name="a", signals=[program("other"), program("acme", role="worker")])
+    assert worker.program_role(Process(pid=1, argv=("acme",))) == ("worker", "acme")
+    assert worker.program_role(Process(pid=1, argv=("node", "acme"))) == ("worker", "acme")
+
+
+@pytest.mark.parametrize(
+    ("argv", "script"),
+    [
+        (("node", "a.js"), "a.js"),
+        (("node",), ""),
+        ((), ""),
+        (("acme", "a.js"), ""),
+        (("node", "-r", "x", "--import", "y", "a.js"), "a.js"),
+        (("node", "--inspect", "a.js"), "a.js"),
+        (("python3.11", "-m", "pkg"), "pkg"),
+        (("python3.11", "-m"), ""),
+        (("python3.11", "-c", "pkg"), ""),
+        (("node", "-r"), ""),
+        (("/usr/bin/bun", "run.ts", "more.ts"), "run.ts"),
+    ],
+)
+def test_a_script_is_the_first_argument_that_is_no_option(
+    argv: tuple[str, ...], script: str
+) -> None:
+    assert Process(pid=1, argv=argv).script == script
+    assert Process(pid=1, argv=("named-otherwise", *argv[1:]), exe="").script == ""
+
+
+def test_an_interpreter_is_known_by_its_file_where_its_name_was_changed() -> None:
+    assert Process(pid=1, argv=("title", "a.js"), exe="/usr/bin/node20").script == "a.js"
+
+
+def test_a_path_pattern_is_looked_for_in_the_script_the_name_and_the_file() -> None:
+    versioned = Harness(name="a", signals=[program("a", path="*/a/[0-9]*")])
+
+    def role(*argv: str, exe: str = "") -> str | None:
+        found = versioned.program_role(Process(pid=1, argv=argv, exe=exe))
+        return found and found[0]
+
+    assert role("/x/a/1") == "main"
+    assert role("whatever", exe="/x/a/1") == "main"
+    assert role("node", "/x/a/1") == "launcher"
+    assert role("a/1") == "main"
+    assert role("1") is None
+    assert role("node", "/x/b/1") is None
+    assert role("C:\\x\\a\\1") == "main"
+
+
+def test_a_harness_that_is_named_like_an_interpreter_is_known_by_scripts_only() -> None:
+    odd = Harness(name="node", signals=[program("node20")])
+    assert odd.program_role(Process(pid=1, argv=("node20", "x.js"))) is None
+    assert odd.program_role(Process(pid=1, argv=("python", "node20"))) == ("launcher", "node20")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/x/acme.js", "acme"),
+        ("C:\\x\\acme.EXE", "acme.EXE"),
+        ("C:\\x\\acme.exe", "acme"),
+        ("-bash", "bash"),
+        ("/x/acme/", "acme"),
+        ("acme.mjs", "acme"),
+        ("acme.py", "acme"),
+        ("", ""),
+    ],
+)
+def test_a_base_name_is_the_last_part_without_what_packaging_added(path: str, name: str) -> None:
+    assert base_name(path) == name
+
+
+def test_an_id_of_200_characters_is_one_and_of_201_is_none() -> None:
+    assert native_id("x" * 200) == "x" * 200
+    assert native_id("x" * 201) is None
+    assert native_id("a\u00a0b") is None
+    assert actor_key(ACME, "acme") == "acme:session:acme"
+    assert actor_key(Harness(name="a", actor_kind="thread"), "1") == "a:thread:1"
+    assert actor_key(ACME, None) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": 1}', {"a": 1}),
+        (b'{"a": 1}', {"a": 1}),
+        ("", {}),
+        (None, {}),
+        ("[1]", {}),
+        ("{", {}),
+        (' {"a": 1}', {}),
+        ("7", {}),
+        ("{" * 100_000, {}),
+    ],
+)
+def test_only_an_object_is_an_object(text: str | bytes | None, value: object) -> None:
+    assert json_object(text) == value
+
+
+def test_a_shared_agent_variable_goes_where_it_only_says_that_an_agent_runs() -> None:
+    for value in ("1", "true"):
+        assert scrub({"AGENT": value}, []) == {}
+    assert scrub({"AGENT": "x", "AI_AGENT": "y"}, []) == {"AGENT": "x"}
+    weak = Harness(name="w", signals=[env("W", kind="weak"), env("C", kind="configuration")])
+    assert scrub({"W": "1", "C": "1"}, [weak]) == {"W": "1", "C": "1"}
+    assert weak.variables() == frozenset()
+    assert ACME.variables() == {"ACME", "ACME_SESSION", "ACME_PID", "ACME_SECRET_TOKEN"}
+    shell = Harness(name="s", signals=[env("SHELL"), env("EDITOR", equals="acme")], marks=["HOME"])
+    kept = {"SHELL": "/bin/sh", "EDITOR": "acme", "HOME": "/h"}
+    assert scrub(kept, [shell]) == kept
