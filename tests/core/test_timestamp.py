@@ -152,6 +152,8 @@ def test_one_instant_in_two_spellings_is_neither_earlier_nor_equal() -> None:
     assert one <= other
     assert other <= one
     assert not one < other
+    assert not one > other
+    assert one >= other
     assert one != other, "a rewrite that changes digits must be visible"
 
 
@@ -253,3 +255,13 @@ def test_the_usual_spelling_is_read_without_the_pattern_that_reads_all_others(
     slow = Timestamp(text.replace("Z", "+00:00")).sort_key
     monkeypatch.setattr(timestamp, "_FORM", None)
     assert Timestamp(text).sort_key == slow
+
+
+def test_a_key_that_was_vouched_for_is_not_worked_out_and_a_trusted_one_only_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Timestamp.vouched("whatever it says", (1, 2)).sort_key == (1, 2)
+    trusted = Timestamp.trusted("2026-07-01T12:00:00Z")
+    key = trusted.sort_key
+    monkeypatch.setattr(timestamp, "_sort_key", None)
+    assert trusted.sort_key == key
