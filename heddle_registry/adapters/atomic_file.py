@@ -227,7 +227,7 @@ def read_with_stat(path: str, limit: int) -> tuple[bytes, os.stat_result] | None
         fd = _uninterrupted(os.open, path, _READ_FLAGS)
         state = os.fstat(fd)
         _refuse_to_read(path, state, limit)
-        data = _read_up_to(fd, limit + 1)
+        data = _read_all(fd, state.st_size, limit + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -269,6 +269,14 @@ def _write_all(fd: int, data: bytes) -> None:
     while rest:
         written = _uninterrupted(os.write, fd, rest)
         rest = rest[written:]
+
+
+def _read_all(fd: int, expected: int, most: int) -> bytes:
+    # A file that is as long as it was said to be needs no second read to show its end.
+    first = _uninterrupted(os.read, fd, min(expected + 1, most))
+    if len(first) == expected or not first:
+        return first
+    return first + _read_up_to(fd, most - len(first))
 
 
 def _read_up_to(fd: int, size: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from heddle_registry.core.entry import (
@@ -21,7 +22,7 @@ from heddle_registry.core.token import TokenHash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from json import JSONDecoder
+    from json import JSONDecoder, JSONEncoder
 
     from heddle_registry.core.claim import Claim
 
@@ -55,6 +56,14 @@ FIELD_COLUMNS: Final = (
 KEY_COLUMNS: Final = ("started_s", "started_n", "ended_ns", "real_path", "judged_pid")
 """What only look-ups need: the start as numbers, the end, the canonical path, whose pid counts."""
 
+# Read at once, in C: a rebuild asks every entry for all of them.
+_texts_of: Final = attrgetter(*_TEXTS)
+_times_of: Final = attrgetter(*_TIMES)
+_usage_of: Final = attrgetter(*_USAGE)
+_own_of: Final = attrgetter(*_OWN)
+_owner_of: Final = attrgetter(*_OWNER)
+_NO_OWN: Final = (None,) * len(_OWN)
+_NO_OWNER: Final = (None,) * len(_OWNER)
 _STATUSES: Final = {status.value: status for status in AgentStatus}
 
 
@@ -71,51 +80,54 @@ def entry_row(entry: AgentEntry) -> tuple[Any, ...]:
         # The Rust tool's clear text: our next write hashes it, and no copy may outlive that.
         raise NotPlain
     extension = entry.extension
-    usage = entry.usage_summary
     owner = extension.owner if extension is not None else None
     token = extension.token if extension is not None else None
-    values: list[Any] = [getattr(entry, name) for name in _TEXTS]
-    values += (entry.pid, entry.probe_confidence, entry.status.value)
-    values += [_text_of(getattr(entry, name)) for name in _TIMES]
-    values.append(entry.started_at.text)
-    values += [getattr(usage, name) for name in _USAGE]
-    values += [getattr(extension, name) if extension is not None else None for name in _OWN]
-    values += [getattr(owner, name) if owner is not None else None for name in _OWNER]
-    values += (token.salt, token.digest) if token is not None else (None, None)
-    for value in values:
+    usage = _usage_of(entry.usage_summary)
+    own = _own_of(extension) if extension is not None else _NO_OWN
+    of_owner = _owner_of(owner) if owner is not None else _NO_OWNER
+    for value in (entry.pid, *usage, *own, *of_owner):
         if type(value) is int and value > _I64_MAX:
             raise NotPlain
-    values.append(_more(entry, extension))
-    return tuple(values)
-
-
-def _text_of(at: Timestamp | None) -> str | None:
-    return at.text if at is not None else None
+    return (
+        *_texts_of(entry),
+        entry.pid,
+        entry.probe_confidence,
+        entry.status.value,
+        *[at.text if at is not None else None for at in _times_of(entry)],
+        entry.started_at.text,
+        *usage,
+        *own,
+        *of_owner,
+        *((token.salt, token.digest) if token is not None else (None, None)),
+        _more(entry, extension),
+    )
 
 
 def _more(entry: AgentEntry, extension: EntryExtension | None) -> str | None:
+    queries = entry.context_queries
+    if entry.unknown or entry.usage_summary.unknown or any(query.unknown for query in queries):
+        raise NotPlain
     more: dict[str, Any] = {}
     if entry.attach_precedence:
         more["a"] = entry.attach_precedence
-    if entry.context_queries:
-        more["q"] = [(q.path, q.scope, q.queried_at.text) for q in entry.context_queries]
-    unknown: list[Mapping[str, Any]] = [entry.unknown, entry.usage_summary.unknown]
-    unknown += [query.unknown for query in entry.context_queries]
+    if queries:
+        more["q"] = [(query.path, query.scope, query.queried_at.text) for query in queries]
     if extension is not None:
+        parts = (extension, extension.owner, extension.token, *extension.ancestors)
+        if any(part.unknown for part in parts if part is not None):
+            raise NotPlain
         if extension.usage_sources:
             more["s"] = extension.usage_sources
         if extension.ancestors:
             more["c"] = [_node_row(node) for node in extension.ancestors]
-        unknown.append(extension.unknown)
-        unknown += [node.unknown for node in extension.ancestors]
-        unknown += [part.unknown for part in (extension.owner, extension.token) if part is not None]
-    if any(unknown):
-        raise NotPlain
-    if not more:
-        return None
-    import json
+    return _encoder().encode(more) if more else None
 
-    return json.dumps(more, ensure_ascii=False)
+
+@cache
+def _encoder() -> JSONEncoder:
+    from json import JSONEncoder
+
+    return JSONEncoder(ensure_ascii=False)
 
 
 def _node_row(node: ActorChainNode) -> tuple[Any, ...]:

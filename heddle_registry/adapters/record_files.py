@@ -263,7 +263,7 @@ class RecordFiles(Generic[R]):
         )
 
     def _read(self, name: str) -> RecordFile[R] | None:
-        path = os.path.join(self.folder, name)
+        path = self._below + name
         file: RecordFile[R] = RecordFile(name, path)
         file.read_at_ns = time.time_ns()
         try:
@@ -296,4 +296,6 @@ def _unreadable(path: str, error: UnreadableFile) -> RegistryError:
 
 def shown_path(path: str) -> str:
     """Return a path as text that can be printed, whatever bytes it holds."""
+    if path.isascii():
+        return path
     return os.fsencode(path).decode("utf-8", "backslashreplace")

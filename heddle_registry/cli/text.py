@@ -37,7 +37,10 @@ def clean(text: object) -> str:
 
 def clip(text: object, most: int) -> str:
     """Return ``text`` cleaned and cut to ``most`` characters."""
-    cleaned = clean(str(text)[: most + 1])
+    found = str(text)
+    if len(found) <= most and found.isprintable():
+        return found
+    cleaned = clean(found[: most + 1])
     return cleaned if len(cleaned) <= most else cleaned[: most - 1] + "…"
 
 

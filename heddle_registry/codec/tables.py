@@ -154,8 +154,8 @@ class Table(Generic[R]):
         unknown: dict[str, Any] = {}
         texts, lines = self._texts, self._lines
         for key, value in source.items():
-            if key in texts and type(value) is str:
-                values[texts[key]] = value
+            if type(value) is str and (own_key := texts.get(key)) is not None:
+                values[own_key] = value
             elif key in lines:
                 line = lines[key]
                 try:

@@ -38,19 +38,14 @@ def _plain_sort_key(text: str) -> tuple[int, int] | None:
     # The form that nearly every file has, 2026-07-01T12:00:00.123Z, at a third of the cost. None
     # sends anything else, and whatever is wrong, the long way. The separators rule out every
     # other form that `fromisoformat` reads; 24 o'clock it reads from Python 3.13 on.
-    if (
-        len(text) < _PLAIN_LENGTH
-        or not text[4] == text[7] == "-"
-        or text[10] != "T"
-        or not text[13] == text[16] == ":"
-        or text[-1] != "Z"
-        or text[11:13] == "24"
-    ):
-        return None
+    shape = text[4:20:3]
     fraction = text[20:-1]
-    if len(text) > _PLAIN_LENGTH and not (
-        text[19] == "." and fraction.isascii() and fraction.isdigit()
-    ):
+    if shape == "--T::.":
+        if text[-1] != "Z" or not (fraction.isascii() and fraction.isdigit()):
+            return None
+    elif shape != "--T::Z" or len(text) != _PLAIN_LENGTH:
+        return None
+    if text[11:13] == "24":
         return None
     try:
         since_epoch = datetime.fromisoformat(text[:19]) - _NAIVE_EPOCH
