@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from heddle_registry.core.evidence import Subject
+from heddle_registry.core.record import Record
 from heddle_registry.errors import (
     EXIT_DAMAGED,
     EXIT_DONE,
@@ -24,8 +25,8 @@ RECORDS: Final = frozenset({"entries", "claims"})
 """The checks that speak of single records; others speak of the whole store."""
 
 
-@attrs.frozen(kw_only=True)
-class Diagnosis:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Diagnosis(Record):
     """Everything that was looked at; ``plugins`` are name and version."""
 
     checks: tuple[Check, ...]
@@ -46,8 +47,8 @@ class Diagnosis:
         return EXIT_DAMAGED if bad <= RECORDS else EXIT_UNAVAILABLE
 
 
-@attrs.frozen(kw_only=True)
-class Mending:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Mending(Record):
     """What came of one repair."""
 
     check: Check

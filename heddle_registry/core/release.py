@@ -14,6 +14,7 @@ from heddle_registry.core.claim import (
     claim_step,
 )
 from heddle_registry.core.lifecycle import EntryEvent, apply_event
+from heddle_registry.core.record import Record
 from heddle_registry.core.renew import (
     bearer_refusal,
     claim_of_session,
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
     from heddle_registry.core.transaction import Facts, Loaded
 
 
-@attrs.frozen(kw_only=True)
-class Bearer:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Bearer(Record):
     """Somebody who shows a token. A door of the library that asks for none passes no bearer."""
 
     token: str | None
@@ -138,8 +139,8 @@ def _was_taken(claim: Claim, session_id: str, bearer: Bearer) -> bool:
     )
 
 
-@attrs.frozen(kw_only=True)
-class HandOverRequest:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HandOverRequest(Record):
     """Give a claim to another process or to a TTL. ``new_id`` must be unused."""
 
     session_id: str

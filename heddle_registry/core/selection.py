@@ -10,6 +10,7 @@ import attrs
 
 from heddle_registry.core.lifecycle import is_stale
 from heddle_registry.core.limits import MAX_SWEEP
+from heddle_registry.core.record import Record
 from heddle_registry.core.standing import with_heartbeat
 from heddle_registry.core.transaction import Damage, Keys, Loaded
 from heddle_registry.errors import RegistryError
@@ -200,8 +201,8 @@ def select(keys: Keys, records: Records, now: Instant, line: tuple[str, ...] = (
     )
 
 
-@attrs.frozen(kw_only=True)
-class RecordMaps:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RecordMaps(Record):
     """`Records` over plain mappings: a store in memory, or the outcome of a full scan."""
 
     entries: Mapping[str, AgentEntry]

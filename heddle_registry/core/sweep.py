@@ -10,6 +10,7 @@ from heddle_registry.core.claim import ClaimState, EndCause, was_ended_by_us
 from heddle_registry.core.entry import SCHEMA
 from heddle_registry.core.evidence import VerdictKind
 from heddle_registry.core.lifecycle import EntryEvent, apply_event
+from heddle_registry.core.record import Record
 from heddle_registry.core.standing import Witness, is_orphan, stand
 from heddle_registry.core.transaction import (
     Decision,
@@ -36,8 +37,8 @@ def _is_newer(entry: AgentEntry) -> bool:
     return entry.extension is not None and entry.extension.schema > SCHEMA
 
 
-@attrs.frozen(kw_only=True)
-class Swept:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Swept(Record):
     """What a sweep did and left. ``kept`` are Active entries, neither proven alive nor reaped."""
 
     reaped: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 import attrs
 
 from heddle_registry.core.claim import Claim, claim_of_entry
+from heddle_registry.core.record import Record
 from heddle_registry.core.token import hash_token
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ LOOKUP_FIELDS: Final = (
 """What `Keys.lookups` may look for. A path is canonical; one in an entry need not be."""
 
 
-@attrs.frozen(kw_only=True)
-class Keys:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Keys(Record):
     """What a decision needs loaded, in the terms of the records.
 
     Loading a session also loads the claim of its thread, and the claim that names it as holder
@@ -74,8 +75,8 @@ class Keys:
     """The thread whose waiters are asked for."""
 
 
-@attrs.frozen(kw_only=True)
-class Damage:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Damage(Record):
     """A record that could not be read, as far as it concerns what was loaded.
 
     ``subject`` is whom its readable lines name as owner; None where they name nobody.
@@ -94,8 +95,8 @@ class Damage:
         return self.may_be_any or self.thread == thread
 
 
-@attrs.frozen(kw_only=True)
-class Loaded:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Loaded(Record):
     """The records that the keys named, as they stand under the store's exclusion."""
 
     entries: Mapping[str, AgentEntry] = attrs.field(factory=dict)
@@ -165,8 +166,8 @@ class KeepQueries(NamedTuple):
 Effect = PutEntry | PutClaim | RemoveEntry | KeepQueries
 
 
-@attrs.frozen(kw_only=True)
-class Decision(Generic[T]):
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Decision(Record, Generic[T]):
     """What to write, in this order, each durable before the next; then what to answer.
 
     The first ``commits`` effects (None: all) are made or none of them is; those behind only tidy
