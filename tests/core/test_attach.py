@@ -20,11 +20,20 @@ from heddle_registry.core.attach import (
 )
 from heddle_registry.core.attach_order import circular, order_rules, rule_problems
 from heddle_registry.core.attach_rules import Scene, matches_patterns, rule_on
+from heddle_registry.core.claim import Claim, ClaimHolder
 from heddle_registry.core.entry import AgentEntry, entry_problems
 from heddle_registry.core.evidence import Observation, Owner, ProcessState
 from heddle_registry.core.lifecycle import AgentStatus
+from heddle_registry.core.reserve import IdTaken
 from heddle_registry.core.timestamp import Instant, Timestamp
-from heddle_registry.core.transaction import Loaded, NeedFacts, PutEntry, fact_key
+from heddle_registry.core.transaction import (
+    Loaded,
+    NeedFacts,
+    PutEntry,
+    UnknownFacts,
+    fact_key,
+)
+from heddle_registry.errors import UsageError
 
 NOW = Instant(at=Timestamp("2026-07-01T12:00:00Z"), awake_ns=0, boot_id="b", time_ns="")
 HERE = {"boot_id": "b", "pid_ns": "n"}
@@ -395,3 +404,243 @@ def test_rules_after_one_place_keep_their_order_also_behind_rules_of_rules() -> 
     assert [n for n in found[at:] if n in ("one", "two", "three")] == ["one", "two", "three"]
     assert found.index("of-one") > found.index("one")
     assert found.index("before-two") == found.index("two") - 1
+
+
+def answered(
+    asks: AttachFacts, *entries: AgentEntry, told: AttachDecision | None = None, **more: Any
+) -> AttachDecision:
+    loaded = Loaded(entries={e.session_id: e for e in entries}, **more)
+    decision = decide_attach(asks, NEW, ATTACH_RULES, loaded, NOW, UnknownFacts(), told)
+    assert not isinstance(decision, NeedFacts)
+    assert isinstance(decision.answer, AttachDecision), decision
+    return decision.answer
+
+
+def test_a_used_id_a_missing_fact_and_an_entry_that_cannot_be_written_are_told() -> None:
+    taken = Loaded(used_ids=frozenset({NEW.session_id}))
+    used = decide_attach(facts(), NEW, ATTACH_RULES, taken, NOW, {})
+    assert not isinstance(used, NeedFacts)
+    assert used.answer == IdTaken(NEW.session_id)
+    there = entry("agent-there", owner=Owner(pid=7, start_ticks=70, **HERE))
+    loaded = Loaded(entries={"agent-there": there})
+    asked = decide_attach(facts(), NEW, ATTACH_RULES, loaded, NOW, {})
+    assert isinstance(asked, NeedFacts)
+    assert [subject.session_id for subject in asked.subjects] == ["agent-there"]
+    bad = decide_attach(facts(thread=""), NEW, ATTACH_RULES, Loaded(), NOW, {})
+    assert not isinstance(bad, NeedFacts)
+    assert isinstance(bad.refusal, UsageError)
+    assert bad.effects == ()
+
+
+def test_a_new_entry_is_all_that_the_asker_says_of_itself() -> None:
+    said = {
+        "native_actor_key": "k",
+        "native_instance_key": "i",
+        "heddle_session_id": "h",
+        "harness": "acme",
+        "provider": "p",
+        "model": "m",
+        "thinking_level": "high",
+        "probe_source": "payload",
+        "probe_confidence": 0.5,
+    }
+    owner = Owner(pid=7, start_ticks=70, **HERE)
+    made = answered(
+        facts(**said, native_parent_actor_key="p", owner=owner, continues="before", transcript="/t")
+    )
+    assert (made.action, made.created) == (AttachAction.CREATE, True)
+    for name, value in said.items():
+        assert getattr(made.entry, name) == value
+    assert (made.entry.thread, made.entry.path) == ("main", "/work")
+    assert (made.entry.pid, made.entry.boot_id, made.entry.owner) == (7, "b", owner)
+    assert made.entry.native_parent_actor_key == "p"
+    extension = made.entry.extension
+    assert extension is not None
+    assert (extension.continues, extension.usage_sources) == ("before", ("/t",))
+    assert made.entry.attach_reason == "k has no living entry yet"
+    assert made.entry.winning_attach_rule == "create-new-session"
+    nobody = answered(facts()).entry
+    assert (nobody.pid, nobody.boot_id, nobody.owner) == (None, None, None)
+    assert nobody.extension is not None
+    assert nobody.extension.usage_sources == ()
+    bootless = answered(facts(owner=Owner(pid=7))).entry
+    assert (bootless.pid, bootless.boot_id) == (7, None)
+
+
+def test_a_new_entry_keeps_the_ancestry_of_its_living_parent() -> None:
+    root = entry("agent-root", native_actor_key="r")
+    parent = entry("agent-p", native_actor_key="p", native_parent_actor_key="r", second=1)
+    made = answered(facts(native_actor_key="k", native_parent_actor_key="p"), root, parent).entry
+    assert made.extension is not None
+    assert made.extension.ancestors == (root.chain_node(), parent.chain_node())
+    for asks in (
+        facts(native_actor_key="k"),
+        facts(native_actor_key="k", native_parent_actor_key="x"),
+    ):
+        orphan = answered(asks, root, parent).entry
+        assert orphan.extension is not None
+        assert orphan.extension.ancestors == ()
+
+
+def test_who_comes_by_an_adopted_entry_is_a_child_of_who_adopted_it() -> None:
+    owner = Owner(pid=7, start_ticks=70, **HERE)
+    adopted = entry("agent-run", owner=owner, native_actor_key="j", native_parent_actor_key="top")
+    asks = {"agent_session_id": "agent-run", "ancestors": ((7, 70),), "native_actor_key": "k"}
+    for parent, child_of in ((None, "j"), ("top", "j"), ("other", "other")):
+        made = answered(facts(native_parent_actor_key=parent, **asks), adopted).entry
+        assert made.native_parent_actor_key == child_of
+    nameless = entry("agent-run", owner=owner, native_instance_key="i")
+    made = answered(facts(native_parent_actor_key=None, **asks), nameless)
+    assert made.created
+    assert made.entry.native_parent_actor_key is None
+
+
+def test_an_entry_that_is_found_is_filled_in_and_loses_nothing() -> None:
+    found = entry("agent-e", path=None, provider="before", heddle_session_id="h")
+    owner = Owner(pid=7, start_ticks=70, boot_id="", pid_ns="n")
+    asks = facts(
+        heddle_session_id="h",
+        native_actor_key="k",
+        native_parent_actor_key="up",
+        model="m",
+        owner=owner,
+        transcript="/t",
+        probe_source="s",
+        probe_confidence=0.5,
+    )
+    filled = answered(asks, found)
+    assert filled.action is AttachAction.ADOPT
+    entry_now = filled.entry
+    assert (entry_now.native_actor_key, entry_now.native_parent_actor_key) == ("k", "up")
+    assert (entry_now.model, entry_now.provider, entry_now.path) == ("m", "before", "/work")
+    assert (entry_now.pid, entry_now.boot_id, entry_now.owner) == (7, None, owner)
+    assert entry_now.extension is not None
+    assert entry_now.extension.usage_sources == ("/t",)
+    assert (entry_now.probe_source, entry_now.probe_confidence) == ("s", 0.5)
+    # Once more: the same actor, another transcript, and a surer probe that came too late.
+    again = answered(
+        attrs.evolve(
+            asks, transcript="/u", probe_source="late", probe_confidence=0.9, path="/else",
+            native_parent_actor_key="another",
+        ),
+        entry_now,
+    )  # fmt: skip
+    assert again.action is AttachAction.ATTACH
+    assert again.entry.extension is not None
+    assert again.entry.extension.usage_sources == ("/t", "/u")
+    assert (again.entry.probe_source, again.entry.probe_confidence) == ("s", 0.5)
+    assert (again.entry.path, again.entry.native_parent_actor_key) == ("/work", "up")
+    same = answered(asks, again.entry)
+    assert same.entry == again.entry
+    unsure = attrs.evolve(entry_now, probe_confidence=None)
+    assert answered(asks, unsure).entry.probe_confidence == 0.5
+
+
+@pytest.mark.parametrize("has", ["a pid", "a fence", "a claim", "nothing"])
+def test_a_process_is_filled_in_only_where_nothing_speaks_for_another(has: str) -> None:
+    found = entry("agent-e", heddle_session_id="h")
+    claims = {}
+    if has == "a pid":
+        found = attrs.evolve(found, pid=99)
+    if has == "a fence":
+        found = found.extended(fence=1)
+    if has == "a claim":
+        holder = ClaimHolder(session_id="agent-x", granted_at=NOW.at, renewed_at=NOW)
+        claims["main"] = Claim(thread="main").granted(holder, 1, None)
+    elif has != "a fence":  # with a claim that names nobody it would be an orphan
+        claims["main"] = Claim(thread="main")
+    owner = Owner(pid=7, start_ticks=70, **HERE)
+    filled = answered(
+        facts(heddle_session_id="h", native_actor_key="k", owner=owner), found, claims=claims
+    )
+    assert (filled.entry.owner == owner) == (has == "nothing")
+    assert filled.entry.native_actor_key == "k"
+
+
+def test_a_nameless_asker_adds_nothing_to_a_named_entry() -> None:
+    named = entry("agent-e", native_actor_key="k", native_instance_key="i", path="/work")
+    same = answered(facts(native_instance_key="i", model="m"), named)
+    assert (same.action, same.entry) == (AttachAction.ATTACH, named)
+    nameless = entry("agent-e", native_instance_key="i", path="/work")
+    filled = answered(facts(native_instance_key="i", model="m"), nameless)
+    assert (filled.action, filled.entry.model) == (AttachAction.ATTACH, "m")
+
+
+def test_a_reservation_that_is_adopted_keeps_what_it_is_for_and_any_other_says_why() -> None:
+    for reason in ("fix the build", None):
+        found = entry("agent-e", heddle_session_id="h", attach_reason=reason)
+        adopted = answered(facts(heddle_session_id="h", native_actor_key="k"), found).entry
+        assert adopted.attach_reason == (reason or "its heddle session is this")
+        assert adopted.winning_attach_rule == "explicit-heddle-session"
+        assert adopted.attach_precedence[-1] == "explicit-heddle-session:h:matched"
+
+
+def test_the_reason_that_was_told_first_stands_while_the_decision_is_the_same() -> None:
+    first = answered(facts())
+    told = attrs.evolve(first, reason="as it was said")
+    assert answered(facts(), told=told).reason == "as it was said"
+    assert answered(facts(native_actor_key="k"), told=told).reason == "as it was said"
+    other = attrs.evolve(told, rule="another")
+    assert answered(facts(), told=other).reason == first.reason
+    found = entry("agent-e", heddle_session_id="h")
+    asks = facts(heddle_session_id="h")
+    assert answered(asks, found, told=told).reason == "its heddle session is this"
+
+
+def test_a_teams_rule_without_a_reason_is_named_as_one() -> None:
+    rules, _ = order_rules([rule("ours", before="explicit-agent-session")])
+    decision = decide_attach(facts(), NEW, rules, Loaded(), NOW, {})
+    assert not isinstance(decision, NeedFacts)
+    assert isinstance(decision.answer, AttachDecision)
+    assert decision.answer.reason == "the rule ours says so"
+    assert is_made_by_attach(decision.answer.entry)
+
+
+def test_who_else_is_on_the_branch_and_who_holds_it_is_told() -> None:
+    holder = ClaimHolder(session_id="agent-h", granted_at=NOW.at, renewed_at=NOW, ttl_s=60.0)
+    claim = Claim(thread="main").granted(holder, 1, None)
+    holds = entry("agent-h", second=1, path="/h").extended(fence=1, ttl_s=60.0)
+    beside, away = entry("agent-b", second=2, path="/b"), entry("agent-a", thread="other")
+    ended = attrs.evolve(entry("agent-o"), status=AgentStatus.COMPLETE, completed_at=NOW.at)
+    orphan = entry("agent-x", second=3, path="/x").extended(fence=2)
+    everybody = (holds, beside, away, ended, orphan)
+    found = answered(facts(), *everybody, claims={"main": claim})
+    assert [e.session_id for e in found.present] == ["agent-b", "agent-h"]
+    assert found.held_by == holds
+    own = answered(facts(native_actor_key="k", heddle_session_id="s"),
+                   attrs.evolve(holds, heddle_session_id="s"), claims={"main": claim})  # fmt: skip
+    assert own.entry.session_id == "agent-h"
+    assert (own.held_by, own.present) == (None, ())
+    late = attrs.evolve(NOW, awake_ns=61 * 10**9)
+    decision = decide_attach(
+        facts(), NEW, ATTACH_RULES,
+        Loaded(entries={"agent-h": holds}, claims={"main": claim}), late, UnknownFacts(),
+    )  # fmt: skip
+    assert not isinstance(decision, NeedFacts)
+    assert isinstance(decision.answer, AttachDecision)
+    assert decision.answer.held_by is None, "its TTL is over"
+    assert answered(facts(), beside).held_by is None
+
+
+@pytest.mark.parametrize(
+    ("rule_name", "line", "made"),
+    [
+        ("create-new-session", "create-new-session:matched", True),
+        ("ours", "ours:create:matched", True),
+        ("ours", "ours:e:matched", False),
+        ("ours", "theirs:create:matched", False),
+        (None, "create-new-session:matched", False),
+    ],
+)
+def test_the_last_line_says_whether_attaching_made_the_entry(
+    rule_name: str | None, line: str, made: bool
+) -> None:
+    found = entry("e", winning_attach_rule=rule_name, attach_precedence=("x:miss", line))
+    assert is_made_by_attach(found) is made
+    assert is_made_by_attach(attrs.evolve(found, attach_precedence=())) is False
+    holder = ClaimHolder(session_id="e", granted_at=NOW.at, renewed_at=NOW)
+    held = Claim(thread="main").granted(holder, 1, None)
+    assert is_made_by_attach(found, held) is False
+    other = held.granted(attrs.evolve(holder, session_id="other"), 2, None)
+    assert is_made_by_attach(found, other) is made
+    assert is_made_by_attach(found, Claim(thread="main")) is made
