@@ -188,12 +188,13 @@ def test_a_child_that_outlives_runner_and_command_keeps_the_branch(start, heddle
     os.kill(command, signal.SIGKILL)
     registry = AgentRegistry(heddle)
     until(
-        lambda: any("gone" in s for s in why_branch(registry, "feature/x").sentences),
-        "the runner's end",
+        lambda: any(
+            f"is gone, and process {child} of its command lives" in sentence
+            for sentence in why_branch(registry, "feature/x").sentences
+        ),
+        "the runner's and its command's end",
     )
-    story = why_branch(registry, "feature/x")
-    assert story.state == "held"
-    assert any(f"process {child} of its command lives" in s for s in story.sentences)
+    assert why_branch(registry, "feature/x").state == "held"
     os.kill(child, signal.SIGKILL)
     until(lambda: why_branch(registry, "feature/x").state == "free", "the branch")
 
