@@ -242,9 +242,11 @@ def test_an_inner_hook_without_ids_of_its_own_shares_none_of_the_outer_ones() ->
 def test_candidates_are_candidates_and_what_may_be_named_is_probable_at_most() -> None:
     named = chain("bash", "tmux: server", "init", environ={"OUTER": "1"})
     assert named.candidates[0].confidence == CANDIDATE
+    assert named.candidates[0].env_is_its_own
     assert named.target is None
     alone = locate(environ={"OUTER": "1"}, ancestors=None, harnesses=KNOWN)
     assert (alone.layers[0].evidence, alone.target) == (("OUTER",), 0)
+    assert alone.layers[0].env_is_its_own
     assert alone.candidates == ()
     nameless = locate(environ={"AI_AGENT": "1"}, ancestors=None, harnesses=KNOWN)
     assert (nameless.candidates[0].confidence, nameless.layers) == (CANDIDATE, ())
