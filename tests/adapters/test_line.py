@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import stat
 from typing import TYPE_CHECKING
@@ -14,8 +15,9 @@ from heddle_registry.adapters import line
 from heddle_registry.adapters.host import LocalHost
 from heddle_registry.adapters.layout import Layout, thread_hash
 from heddle_registry.core.evidence import LivenessFile, Owner, Subject
+from heddle_registry.core.limits import MAX_TTL_S
 from heddle_registry.errors import StoreUnavailable
-from tests.process_helpers import in_fork, python
+from tests.process_helpers import in_fork, python, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -199,3 +201,208 @@ def test_where_there_are_no_lines_one_only_looks_again() -> None:
     place.wait(0.01, None)
     place.leave()
     assert place.ticket == ""
+
+
+def folder_of(layout: Layout, thread: str = "main") -> str:
+    return os.path.join(layout.wait, thread_hash(thread))
+
+
+def is_woken(layout: Layout, place: line.Place) -> bool:
+    """Take a wake that lies in the place's pipe, without waiting for one."""
+    fd = os.open(
+        os.path.join(folder_of(layout), place.ticket + ".wake"), os.O_RDONLY | os.O_NONBLOCK
+    )
+    try:
+        return os.read(fd, 10) == b"w"
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def test_one_wake_wakes_the_first_who_is_still_in_time_and_nobody_else(layout: Layout) -> None:
+    late, first, second = join(layout, deadline_s=10), join(layout), join(layout)
+    now = HOST.now()
+    later = attrs.evolve(now, awake_ns=now.awake_ns + int(30 * 1e9))
+    line.wake_first(layout, "main", later)
+    assert [is_woken(layout, place) for place in (late, first, second)] == [False, True, False]
+    line.wake_first(layout, "other", now)
+    assert not any(is_woken(layout, place) for place in (late, first, second))
+    line.wake_first(layout, "main", now)
+    assert [is_woken(layout, place) for place in (late, first, second)] == [True, False, False]
+    for place in (second, first, late):
+        place.leave()
+
+
+def test_a_wake_is_used_up_by_the_wait_that_it_ended(layout: Layout) -> None:
+    place = join(layout)
+    for _ in range(3):
+        line.wake_first(layout, "main", HOST.now())
+    place.wait(FOR_EVER_S, None)
+    assert not is_woken(layout, place)
+    place.leave()
+
+
+def test_what_stands_in_a_pipes_place_is_neither_written_to_nor_in_the_way(layout: Layout) -> None:
+    first, second = join(layout), join(layout)
+    pipe = os.path.join(folder_of(layout), first.ticket + ".wake")
+    os.unlink(pipe)
+    with open(pipe, "wb") as stranger:
+        stranger.write(b"kept")
+    line.wake_first(layout, "main", HOST.now())
+    assert is_woken(layout, second)
+    with open(pipe, "rb") as stranger:
+        assert stranger.read() == b"kept"
+    first.leave()
+    second.leave()
+
+
+def test_a_ticket_says_in_which_clock_and_until_when_its_waiter_waits(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = HOST.now()
+    for asked_s, kept_s in ((60, 60), (1e12, MAX_TTL_S)):
+        place = line.join(layout, "main", asked_s, lambda: now)
+        with open(os.path.join(folder_of(layout), place.ticket)) as ticket:
+            boot_id, time_ns, until_ns = ticket.read().split("\n")
+        assert (boot_id, time_ns) == (now.boot_id, now.time_ns)
+        assert int(until_ns) == now.awake_ns + int(kept_s * 10**9)
+        grace_ns = int(line.OVERDUE_AFTER_S * 10**9)
+        for late_ns, counts in ((grace_ns, True), (grace_ns + 1, False)):
+            later = attrs.evolve(now, awake_ns=int(until_ns) + late_ns)
+            assert (line.living_tickets(layout, "main", later) == (place.ticket,)) is counts
+            elsewhere = attrs.evolve(later, time_ns="another")
+            assert line.living_tickets(layout, "main", elsewhere) == (place.ticket,)
+        place.leave()
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, 0.0001, 2.5, 60.0])
+def test_a_wait_sleeps_in_the_kernel_for_as_long_as_it_was_told(
+    layout: Layout, timeout_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    class Poll:
+        def register(self, fd: int, events: int) -> None:
+            os.fstat(fd)
+            assert events == select.POLLIN
+
+        def poll(self, timeout_ms: int) -> list[int]:
+            asked.append(timeout_ms)
+            return []
+
+    place = join(layout)
+    monkeypatch.setattr(line.select, "poll", Poll)
+    place.wait(timeout_s, None)
+    assert asked == [max(1, int(timeout_s * 1000))]
+    place.leave()
+
+
+def test_a_line_that_is_a_link_is_nobodys_and_nobody_joins_it(
+    layout: Layout, tmp_path: Path
+) -> None:
+    place = join(layout)
+    (tmp_path / "moved").mkdir()
+    os.rename(folder_of(layout), tmp_path / "moved" / "line")
+    os.symlink(tmp_path / "moved" / "line", folder_of(layout))
+    assert living(layout) == ()
+    with pytest.raises(StoreUnavailable, match="link"):
+        join(layout)
+    assert len(os.listdir(tmp_path / "moved" / "line")) == 2
+    place.leave()
+
+
+@pytest.mark.parametrize("call", ["mkfifo", "open", "write"])
+def test_a_place_that_cannot_be_made_is_an_error_and_leaves_nothing_behind(
+    layout: Layout, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    join(layout).leave()
+    before = sorted(_open_descriptors())
+    real = getattr(os, call)
+
+    def fail(*given: object, **named: object) -> object:
+        if call == "open" and not str(given[0]).endswith(".wake"):
+            return real(*given, **named)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, fail)
+        with pytest.raises(StoreUnavailable, match="No space left") as caught:
+            join(layout)
+    assert caught.value.errno == 28
+    assert os.listdir(folder_of(layout)) == []
+    assert sorted(_open_descriptors()) == before
+
+
+def test_only_a_living_process_of_its_own_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int] = []
+
+    def pidfd_open(pid: int) -> int:
+        opened.append(pid)
+        if pid == 13:
+            raise PermissionError(1, "not yours")
+        if pid == 14:
+            raise ProcessLookupError(3, "gone")
+        return 99
+
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open, raising=False)
+    by_pid = Subject(session_id="a", pid=5)
+    assert line._pidfd(by_pid) == 99
+    assert line._pidfd(attrs.evolve(by_pid, owner=Owner(pid=6))) == 99
+    assert opened == [5, 6]
+    locked = attrs.evolve(by_pid, liveness=LivenessFile(device=1, inode=2))
+    for nobody in (None, locked, *(attrs.evolve(by_pid, pid=pid) for pid in (None, 0, -1))):
+        assert line._pidfd(nobody) == -1
+    assert opened == [5, 6]
+    assert line._pidfd(attrs.evolve(by_pid, pid=1)) == 99
+    assert line._pidfd(attrs.evolve(by_pid, pid=13)) == -1
+    with pytest.raises(ProcessLookupError):
+        line._pidfd(attrs.evolve(by_pid, pid=14))
+
+
+def test_a_ticket_is_sixteen_digits_and_nothing_else(layout: Layout) -> None:
+    place = join(layout)
+    assert place.ticket == "0000000000000001"
+    for name in (
+        "000000000000002",
+        "00000000000000003",
+        "000000000000000\u0664",
+        "abcdefghijklmnop",
+    ):
+        held = line.hold_liveness(os.path.join(folder_of(layout), name))
+        assert living(layout) == (place.ticket,)
+        held.release()
+    with open(os.path.join(folder_of(layout), "9999999999999998"), "wb"):
+        pass
+    last = join(layout)
+    assert last.ticket == "9999999999999999"
+    assert "9999999999999998" not in os.listdir(folder_of(layout)), "nobody holds it"
+    place.leave()
+    last.leave()
+
+
+def test_a_locked_subject_without_a_file_is_no_reason_to_sleep_for_ever(layout: Layout) -> None:
+    place = join(layout)
+    gone = Subject(session_id="agent-x", liveness=LivenessFile(device=1, inode=2))
+    before = len(_open_descriptors())
+    place.wait(0.01, gone)
+    until(lambda: len(_open_descriptors()) == before, "the watch's own descriptor to be closed")
+    place.leave()
+
+
+def test_where_there_are_no_lines_a_wait_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(line.time, "sleep", slept.append)
+    line.LonelyPlace().wait(60.0, None)
+    line.LonelyPlace().wait(0.1, None)
+    assert slept == [0.2, 0.1]
+
+
+def test_where_there_are_no_lines_nobody_is_woken(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = join(layout)
+    monkeypatch.setattr(line, "HAS_LINES", False)
+    line.wake_first(layout, "main", HOST.now())
+    assert not is_woken(layout, place)
+    place.leave()
