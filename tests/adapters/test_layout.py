@@ -104,3 +104,129 @@ def test_every_thread_has_a_file_name_of_its_own() -> None:
 def test_readers_take_the_names_that_the_original_takes() -> None:
     names = [".lock", ".toml", "a.toml", ".a.toml", "A.TOML", "a.toml~", "b.toml.tmp", "toml"]
     assert toml_stems(names) == ["a.toml", ".a.toml"]
+
+
+FOLDERS = ("agents", "claims", "live", "wait", "tmp", "queries", "quarantine")
+
+
+def test_everything_lies_where_the_file_format_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    layout = Layout(".heddle/")
+    root = str(tmp_path / ".heddle")
+    assert layout.root == root
+    assert [os.path.relpath(getattr(layout, name), root) for name in FOLDERS] == [
+        "agents",
+        "claims",
+        "live",
+        "wait",
+        "tmp",
+        "queries",
+        os.path.join("agents", ".quarantine"),
+    ]
+    assert layout.index == os.path.join(root, "index.sqlite")
+    assert layout.entry_name("agent-a") == "agent-a.toml"
+    assert layout.claim_name("a/b") == thread_hash("a/b") + ".toml"
+    assert Layout("/").agents == "/agents"
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_link_in_any_folders_place_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    layout = Layout(str(tmp_path / ".heddle"))
+    layout.make()
+    layout.refuse_links()
+    path = getattr(layout, name)
+    if name == "agents":
+        os.rmdir(path)
+    os.symlink(tmp_path, path)
+    with pytest.raises(StoreUnavailable) as error:
+        layout.refuse_links()
+    assert error.value.path == path
+
+
+def test_a_root_that_is_a_link_is_the_users_own_way(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    os.symlink(tmp_path / "elsewhere", tmp_path / ".heddle")
+    layout = Layout(str(tmp_path / ".heddle"))
+    layout.refuse_links()
+    layout.make()
+    assert (tmp_path / "elsewhere" / "agents").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("parent_mode", "root_mode"), [(0o2770, 0o2770), (0o770, 0o700), (0o2755, 0o700)]
+)
+def test_a_new_registry_is_shared_only_where_the_group_may_write_and_is_inherited(
+    tmp_path: Path, parent_mode: int, root_mode: int
+) -> None:
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    parent.chmod(parent_mode)
+    layout = Layout(str(parent / ".heddle"))
+    layout.make()
+    assert [mode(path) for path in (layout.root, layout.agents)] == [root_mode] * 2
+
+
+def test_making_what_is_there_changes_nothing(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path / ".heddle"))
+    layout.make_folder(layout.claims)
+    ignore = tmp_path / ".heddle" / ".gitignore"
+    assert ignore.read_text().endswith("\n*\n")
+    ignore.write_text("mine")
+    for path in (layout.root, layout.claims):
+        os.chmod(path, 0o750)
+    layout.make()
+    layout.make_folder(layout.claims)
+    assert ignore.read_text() == "mine"
+    assert [mode(path) for path in (layout.root, layout.claims)] == [0o750] * 2
+
+
+def test_a_folder_that_another_process_makes_meanwhile_is_as_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(str(tmp_path / ".heddle"))
+    layout.make()
+    real = os.mkdir
+
+    def race(path: str, *given: int) -> None:
+        real(path, *given)
+        real(path, *given)
+
+    monkeypatch.setattr(os, "mkdir", race)
+    layout.make_folder(layout.claims)
+    assert os.path.isdir(layout.claims)
+
+
+def test_an_ignore_file_that_cannot_be_written_hinders_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(os.listdir("/dev/fd")) if os.path.isdir("/dev/fd") else 0
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    layout = Layout(str(tmp_path / ".heddle"))
+    layout.make()
+    assert os.path.isdir(layout.agents)
+    if before:
+        assert len(os.listdir("/dev/fd")) == before
+
+
+def test_what_hinders_the_making_of_a_folder_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(str(tmp_path / ".heddle"))
+    layout.make()
+    real = os.mkdir
+
+    def refuse(path: str, *given: int) -> None:
+        if path == layout.claims:
+            raise OSError(30, "Read-only file system")
+        real(path, *given)
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(StoreUnavailable, match="Read-only file system") as error:
+        layout.make_folder(layout.claims)
+    assert (error.value.errno, error.value.path) == (30, layout.claims)

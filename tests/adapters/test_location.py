@@ -159,3 +159,84 @@ def test_a_working_directory_that_is_gone_is_a_clear_error(tmp_path: Path) -> No
     assert "no longer exists" in in_fork(ask)
     assert "no longer exists" in in_fork(lambda: ask(explicit="relative"))
     assert in_fork(lambda: ask(explicit="/absolute")) == "/absolute"
+
+
+def test_a_folder_below_the_home_that_is_a_registry_of_its_own_is_one(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "work" / ".heddle").mkdir(parents=True)
+    (home / "work" / "deep").mkdir()
+    assert found(home / "work" / "deep") == str(home / "work" / ".heddle")
+
+
+def test_a_home_that_is_reached_through_a_link_is_still_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    (home / ".heddle").mkdir()
+    (home / "notes").mkdir()
+    (tmp_path / "alias").symlink_to(home)
+    with pytest.raises(UsageError, match="no registry for"):
+        found(tmp_path / "alias" / "notes")
+    monkeypatch.setenv("HOME", str(tmp_path / "alias"))
+    with pytest.raises(UsageError, match="no registry for"):
+        found(home / "notes")
+
+
+def test_a_marker_file_may_name_its_git_folder_relatively_or_absolutely(
+    repository: Path, tmp_path: Path
+) -> None:
+    for number, marker in enumerate((f"gitdir: {repository}/.git\n", "gitdir: ../project/.git")):
+        folder = tmp_path / f"marked{number}"
+        folder.mkdir()
+        (folder / ".git").write_text(marker)
+        worktree = find_worktree(str(folder))
+        assert worktree is not None
+        assert worktree.git_dir == str(repository / ".git")
+        assert (worktree.root, worktree.main_root) == (str(folder), str(folder))
+        assert worktree.branch == "trunk"
+    (tmp_path / "nested" / "marked").mkdir(parents=True)
+    (tmp_path / "nested" / ".git").write_text("nothing of git's")
+    assert find_worktree(str(tmp_path / "nested" / "marked")) is None
+
+
+def test_a_branch_with_slashes_is_found_loose_and_only_a_commit_is_a_state(
+    repository: Path, tmp_path: Path
+) -> None:
+    commit = git(repository, "rev-parse", "HEAD")
+    git(repository, "checkout", "-q", "-b", "feature/deep/er")
+    assert thread_of_folder(str(repository)) == "feature/deep/er"
+    assert head_state(str(repository)) == commit[:12]
+    head = repository / ".git" / "HEAD"
+    for text, state in (
+        ("0123456789ab\n", "0123456789ab"),
+        ("0123456789abcdef", "0123456789ab"),
+        ("0123456789a", None),
+        ("0123456789AB", None),
+        ("not a commit!", None),
+        ("", None),
+    ):
+        head.write_text(text)
+        assert head_state(str(repository)) == state
+        assert thread_of_folder(str(repository)) == "detached/project"
+    head.write_text("ref: refs/heads/\n")
+    assert thread_of_folder(str(repository)) == "detached/project"
+    head.write_text("ref: refs/tags/v1\n")
+    assert thread_of_folder(str(repository)) == "detached/project"
+    (repository / ".git" / "packed-refs").write_text(
+        f"# pack-refs\n{'a' * 40} refs/heads/x-packed\n{'b' * 40} refs/heads/packed\n"
+    )
+    head.write_text("ref: refs/heads/packed\n")
+    assert head_state(str(repository)) == "b" * 12
+
+
+def test_told_folders_are_put_right_and_need_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_heddle_dir(explicit="a/../b/") == str(tmp_path / "b")
+    assert find_heddle_dir(explicit="/x/./y") == "/x/y"
+    (tmp_path / "sub" / ".heddle").mkdir(parents=True)
+    assert find_heddle_dir("sub") == str(tmp_path / "sub" / ".heddle")
+    monkeypatch.chdir(tmp_path / "sub")
+    assert find_heddle_dir() == str(tmp_path / "sub" / ".heddle")
+    assert find_heddle_dir("", explicit="") == str(tmp_path / "sub" / ".heddle")

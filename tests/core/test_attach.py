@@ -146,6 +146,7 @@ def test_a_session_in_this_folder_that_runs_beside_the_asker_is_not_joined() -> 
     assert decide(below, near, seen=runs).entry == near
     gone = Observation(process=ProcessState.MISSING, **HERE)
     assert decide(below, near, seen=gone).created
+    assert decide(facts(), near, seen=None).entry == near, "nobody can tell whether it lives"
 
 
 @pytest.mark.parametrize(
