@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from heddle_registry.adapters import liveness_file
+from heddle_registry.adapters import liveness_file, lock_file
 from heddle_registry.adapters.liveness_file import (
     hold_liveness,
     liveness_holders,
     observe_liveness,
     wait_until_free,
 )
-from heddle_registry.errors import LockTimeout, StoreUnavailable
+from heddle_registry.errors import LockTimeout, LockUnsupported, StoreUnavailable
 from tests.process_helpers import (
     as_nobody,
     flock_holder,
@@ -157,3 +157,90 @@ def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="symbolic link"):
         hold_liveness(str(tmp_path / "agent-1"))
     assert not (tmp_path / "target").exists()
+
+
+def test_a_file_that_cannot_be_made_is_an_error_and_leaves_nothing_locked(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable):
+        hold_liveness(str(tmp_path / "missing" / "agent-1"))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StoreUnavailable):
+        hold_liveness(str(tmp_path / "folder"))
+    assert not lock_file._open
+
+
+def test_what_fails_after_the_lock_was_taken_gives_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "agent-1")
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for fault, error in ((fail, StoreUnavailable), (stop, KeyboardInterrupt)):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "set_inheritable", fault)
+            with pytest.raises(error):
+                hold_liveness(path, inheritable=True)
+        assert not lock_file._open
+        state = os.stat(path)
+        assert observe_liveness(path, state.st_dev, state.st_ino) == "free"
+
+
+def test_a_look_leaves_no_lock_and_no_descriptor_behind(tmp_path: Path) -> None:
+    path = str(tmp_path / "agent-1")
+    lock = hold_liveness(path)
+    for device in (lock.device, lock.device + 1):
+        observe_liveness(path, device, lock.inode)
+    lock.release()
+    for _ in range(2):
+        assert observe_liveness(path, lock.device, lock.inode) == "free"
+        assert wait_until_free(path, lock.device, lock.inode, 0)
+    assert not lock_file._open
+    hold_liveness(path).release()
+
+
+def test_a_file_that_another_took_the_place_of_while_one_waited_is_no_fact(tmp_path: Path) -> None:
+    path = tmp_path / "agent-1"
+    with flock_holder(path):
+        state = path.stat()
+
+        def replace() -> None:
+            path.rename(tmp_path / "moved")
+            path.touch()
+
+        assert observe_liveness(str(path), state.st_dev, state.st_ino) == "held"
+        replace()
+        assert observe_liveness(str(path), state.st_dev, state.st_ino) is None
+        assert not wait_until_free(str(path), state.st_dev, state.st_ino, 60)
+    assert not lock_file._open
+
+
+def test_without_flock_nothing_is_known_and_nothing_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "agent-1")
+    lock = hold_liveness(path)
+    monkeypatch.setattr(liveness_file, "_HAS_FLOCK", False)
+    assert observe_liveness(path, lock.device, lock.inode) is None
+    with pytest.raises(LockUnsupported, match="no flock"):
+        hold_liveness(path)
+    lock.release()
+
+
+def test_a_file_system_that_does_not_lock_tells_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "agent-1")
+    lock = hold_liveness(path)
+
+    def refuse(*_: object) -> bool:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(liveness_file, "try_flock", refuse)
+    assert observe_liveness(path, lock.device, lock.inode) is None
+    monkeypatch.undo()
+    lock.release()
+    assert not lock_file._open
