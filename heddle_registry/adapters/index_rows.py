@@ -45,13 +45,13 @@ _OWN: Final = (
 _OWNER: Final = ("pid", "boot_id", "host", "pid_ns", "time_ns", "start_ticks", "command")
 
 FIELD_COLUMNS: Final = (
-    *_TEXTS, "pid", "probe_confidence", "status", *_TIMES, "started_at",
+    *_TEXTS, "attach_precedence", "pid", "probe_confidence", "status", *_TIMES, "started_at",
     *(f"usage_{name}" for name in _USAGE),
     *(f"own_{name}" for name in _OWN),
     *(f"owner_{name}" for name in _OWNER),
     "token_salt", "token_digest", "more",
 )  # fmt: skip
-"""One column a field; ``more`` holds what is a list or a table, as JSON."""
+"""One column a field; ``more`` holds the lists of tables and the rare lists, as JSON."""
 
 KEY_COLUMNS: Final = ("started_s", "started_n", "ended_ns", "real_path", "judged_pid")
 """What only look-ups need: the start as numbers, the end, the canonical path, whose pid counts."""
@@ -90,6 +90,7 @@ def entry_row(entry: AgentEntry) -> tuple[Any, ...]:
             raise NotPlain
     return (
         *_texts_of(entry),
+        _lines(entry.attach_precedence),
         entry.pid,
         entry.probe_confidence,
         entry.status.value,
@@ -103,13 +104,21 @@ def entry_row(entry: AgentEntry) -> tuple[Any, ...]:
     )
 
 
+def _lines(texts: tuple[str, ...]) -> str | None:
+    # Nearly every entry has this list: JSON would cost a short command the import.
+    if not texts:
+        return None
+    joined = "\n".join(texts)
+    if joined.count("\n") >= len(texts):
+        raise NotPlain
+    return joined
+
+
 def _more(entry: AgentEntry, extension: EntryExtension | None) -> str | None:
     queries = entry.context_queries
     if entry.unknown or entry.usage_summary.unknown or any(query.unknown for query in queries):
         raise NotPlain
     more: dict[str, Any] = {}
-    if entry.attach_precedence:
-        more["a"] = entry.attach_precedence
     if queries:
         more["q"] = [(query.path, query.scope, query.queried_at.text) for query in queries]
     if extension is not None:
@@ -146,7 +155,7 @@ def entry_from_row(row: Sequence[Any], started_s: int, started_n: int) -> AgentE
         native_instance_key, heddle_session_id, thread_id, thread, boot_id,
         liveness_path, anchor_state, anchor_root, reservation_token, path, base_state,
         provider, model, harness, thinking_level, report_flush_state, attach_reason,
-        task_assignment_id, winning_attach_rule, probe_source,
+        task_assignment_id, winning_attach_rule, probe_source, attach_precedence,
         pid, probe_confidence, status, heartbeat_at, last_progress_at, completed_at, started_at,
         input_tokens, output_tokens, reasoning_tokens, tool_calls, cost_micros_usd,
         *own, more_text,
@@ -188,7 +197,9 @@ def entry_from_row(row: Sequence[Any], started_s: int, started_n: int) -> AgentE
         report_flush_state=report_flush_state,
         attach_reason=attach_reason,
         task_assignment_id=task_assignment_id,
-        attach_precedence=tuple(more.get("a", ())),
+        attach_precedence=(
+            tuple(attach_precedence.split("\n")) if attach_precedence is not None else ()
+        ),
         winning_attach_rule=winning_attach_rule,
         probe_source=probe_source,
         probe_confidence=probe_confidence,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
 
-VERSION: Final = 2
+VERSION: Final = 3
 _BUSY_S: Final = 0.05
 _FILE_COLUMNS: Final = (
     "name",
