@@ -34,6 +34,7 @@ def measure(base: Path, samples: int) -> dict[str, float]:
         "PYTHONPATH": str(ROOT),
     }
     out = {"bare": _cpu([sys.executable, "-I", "-c", "pass"], env, samples)}
+    out["import attrs"] = _cpu([sys.executable, "-I", "-c", "import attrs"], env, samples)
     script = Path(sys.executable).with_name("heddle-registry")
     program = [str(script)] if script.exists() else [sys.executable, "-m", "heddle_registry"]
     with registry.reserve("held", ttl_s=3600) as claim:

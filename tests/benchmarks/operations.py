@@ -14,7 +14,7 @@ from heddle_registry import AgentEntry, AgentRegistry, AgentStatus, Query, Reser
 from tests.benchmarks.folders import ROOT, changer, fill, median, seconds, session_id
 
 FRESH_LIST = """
-import sys, time
+import json, sys, time
 from heddle_registry import AgentRegistry, Query
 registry = AgentRegistry(sys.argv[1])
 registry.load("agent-none")            # imports paid: this is about reading
