@@ -179,3 +179,110 @@ def test_entries_and_claims_are_of_one_moment(
     assert held.holder is not None
     assert held.holder.session_id == "agent-b"
     assert set(seen.entries) == {"agent-b"}
+
+
+def put_text(layout: Layout, name: str, text: str) -> str:
+    path = os.path.join(layout.agents, name)
+    with open(path, "w") as file:
+        file.write(text)
+    return path
+
+
+def test_an_entry_under_anothers_name_concerns_the_thread_it_is_active_on(layout: Layout) -> None:
+    put_entry(layout, entry("agent-b", pid=7), "agent-x.toml")
+    ended = entry("agent-c", "other", status=AgentStatus.COMPLETE, completed_at=AT)
+    put_entry(layout, ended, "agent-y.toml")
+    of_x, of_y = snapshot(layout).records.damage()
+    assert (of_x.thread, of_x.session_id, of_y.thread) == ("main", "agent-x", None)
+    assert of_x.subject is not None
+    assert (of_x.subject.session_id, of_x.subject.pid) == ("agent-b", 7)
+    assert not of_x.may_be_any
+
+
+def test_a_file_whose_name_is_no_id_concerns_nobody(layout: Layout) -> None:
+    put_entry(layout, entry("agent-b"), "Not An Id.toml")
+    (damage,) = snapshot(layout).records.damage()
+    assert (damage.session_id, damage.thread, damage.may_be_any) == (None, None, False)
+    assert snapshot(layout).records.damaged_entries == {}
+
+
+@pytest.mark.parametrize(
+    ("lines", "thread", "pid", "boot_id"),
+    [
+        (['thread = "t"'], "t", None, ""),
+        (['thread = "t"', 'pid = "7"', "boot_id = 7"], "t", None, ""),
+        (['thread = "t"', "pid = 7", 'boot_id = "b"'], "t", 7, "b"),
+        (['other = "x"', 'thread = "t"', "pid = ["], "t", None, ""),
+        (["thread = 7"], None, None, ""),
+        (['thread = "t"', 'status = "merged"'], None, None, ""),
+        (["x = 1"] * 98 + ['thread = "t"'], "t", None, ""),
+        (["x = 1"] * 100 + ['thread = "t"'], None, None, ""),
+    ],
+)
+def test_a_damaged_entry_is_believed_line_by_line(
+    layout: Layout, lines: list[str], thread: str | None, pid: int | None, boot_id: str
+) -> None:
+    put_text(layout, "agent-bad.toml", "\n".join(["= torn", *lines]))
+    (damage,) = snapshot(layout).records.damage()
+    assert damage.thread == thread
+    assert (damage.subject is None) == (thread is None)
+    if damage.subject is not None:
+        assert (damage.subject.session_id, damage.subject.pid, damage.subject.boot_id) == (
+            "agent-bad",
+            pid,
+            boot_id,
+        )
+
+
+def test_each_problem_says_where_it_is_and_whom_it_concerns(layout: Layout) -> None:
+    put_text(layout, "agent-bad.toml", 'thread = "t"\nx = [')
+    put_claim(layout, claim("main", "agent-a"), "misplaced.toml")
+    newer = put_claim(layout, claim("new", "agent-a"))
+    with open(newer, "rb") as file:
+        text = file.read()
+    with open(newer, "wb") as file:
+        file.write(text.replace(b"schema = 1", b"schema = 9"))
+    seen = snapshot(layout)
+    told = {os.path.basename(p.path): (p.code, p.thread, p.is_claim) for p in seen.problems}
+    assert told == {
+        "agent-bad.toml": ("damaged", "t", False),
+        "misplaced.toml": ("damaged", None, True),
+        os.path.basename(newer): ("unavailable", "new", True),
+    }
+    assert set(seen.records.damaged_claims) == {"new"}
+    assert set(seen.records.unread_claims) == {"misplaced"}
+    assert set(seen.records.claims) == {"new"}, "whoever only looks may still see it"
+
+
+def test_claims_that_never_come_to_rest_are_listed_a_fourth_time_at_most(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_claim(layout, claim("main", "agent-a"))
+    real_scandir, looks = os.scandir, []
+
+    def scandir(path: str) -> object:
+        looks.append(os.path.basename(path))
+        if path == layout.agents:
+            put_claim(layout, claim("main", "agent-a", len(looks)))
+        return real_scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert snapshot(layout).records.claim("main") is not None
+    assert looks == ["claims", *(["agents", "claims"] * 3)]
+    looks.clear()
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "scandir", lambda path: looks.append(path) or real_scandir(path))
+    snapshot(layout)
+    assert len(looks) == 3, "at rest, one look is enough"
+
+
+def test_a_forked_child_reads_everything_anew(layout: Layout) -> None:
+    put_entry(layout, entry("agent-a"))
+    put_claim(layout, claim("main", "agent-a"))
+    folders = Folders(layout)
+    folders.agents.tick_ns = folders.claims.tick_ns = 0
+    before = folders.agents.scan() + folders.claims.scan()  # type: ignore[operator]
+    assert folders.agents.scan() + folders.claims.scan() == before  # type: ignore[operator]
+    folders.forget_parent()
+    after = folders.agents.scan() + folders.claims.scan()  # type: ignore[operator]
+    assert not {id(file) for file in before} & {id(file) for file in after}
