@@ -1,0 +1,259 @@
+"""Which way a look takes to the records: the index where it is right, else what lies there."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+
+from heddle_registry.adapters import reading
+from heddle_registry.adapters.directory import DirectoryStore
+from heddle_registry.adapters.found_records import Moved
+from heddle_registry.codec import entry_to_toml
+from heddle_registry.core.entry import AgentEntry
+from heddle_registry.core.lifecycle import AgentStatus
+from heddle_registry.core.timestamp import Timestamp
+from heddle_registry.core.transaction import Decision, Keys, PutEntry
+from heddle_registry.ports import Query
+from heddle_registry.testing.fake_host import FakeHost
+from tests.process_helpers import flock_holder, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AT = Timestamp("2026-07-01T12:00:00Z")
+
+
+def entry(session_id: str, **fields: Any) -> AgentEntry:
+    given = {"thread": "main", "base_state": "b", "started_at": AT, **fields}
+    return AgentEntry(session_id=session_id, status=AgentStatus.ACTIVE, **given)
+
+
+class Folder:
+    """A store, a stranger beside it, and what the store's looks cost."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.store = DirectoryStore(str(path / ".heddle"), FakeHost())
+        self.layout = self.store.layout
+        self.scans = 0
+        folders = self.store._folders
+        real = folders.agents.scan
+
+        def scan(*given: Any) -> Any:
+            self.scans += 1
+            return real(*given)
+
+        monkeypatch.setattr(folders.agents, "scan", scan)
+        self.write(entry("agent-a"))
+        self.names()  # the first look builds the index
+        self.scans = 0
+
+    def write(self, *entries: AgentEntry) -> None:
+        effects = tuple(PutEntry(one) for one in entries)
+        self.store.transact(Keys(), lambda *_: Decision(effects=effects), {})
+        self.scans = 0
+
+    def stranger_writes(self, one: AgentEntry) -> None:
+        """As another program does: a new file under the name, and no word to the index."""
+        path = os.path.join(self.layout.agents, f"{one.session_id}.toml")
+        before = os.stat(self.layout.agents).st_mtime_ns
+        with open(path + "~", "wb") as file:
+            file.write(entry_to_toml(one))
+        os.replace(path + "~", path)
+        until(lambda: self._touched(before), "the folder's time to move on")
+
+    def _touched(self, before: int) -> bool:
+        marker = os.path.join(self.layout.agents, "marker")
+        with open(marker, "w"):
+            pass
+        os.unlink(marker)
+        return os.stat(self.layout.agents).st_mtime_ns != before
+
+    def lose_index(self) -> None:
+        """Remove the index, and change the folder so that nothing that was kept of it counts."""
+        self.store.index.close()
+        os.unlink(self.layout.index)
+        self.stranger_writes(entry("agent-a"))
+        self.scans = 0
+
+    def names(self) -> list[str]:
+        return sorted(found.session_id for found in self.store.look(Query()).entries)
+
+    @property
+    def is_up_to_date(self) -> bool:
+        index = self.store.index
+        return index.is_at(index.folder_stamps())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    return Folder(tmp_path, monkeypatch)
+
+
+def test_while_nobody_else_writes_no_look_lists_the_folder(folder: Folder) -> None:
+    assert folder.is_up_to_date
+    assert folder.names() == ["agent-a"]
+    assert folder.store.peek(Keys(all_active=True))[0].entries.keys() == {"agent-a"}
+    assert folder.scans == 0
+
+
+def test_a_look_after_a_strangers_change_is_right_and_brings_the_index_up_to_date(
+    folder: Folder,
+) -> None:
+    folder.stranger_writes(entry("agent-b"))
+    assert not folder.is_up_to_date
+    assert folder.names() == ["agent-a", "agent-b"]
+    assert folder.is_up_to_date
+    assert folder.scans == 0, "only what changed was read"
+    os.unlink(os.path.join(folder.layout.agents, "agent-a.toml"))
+    assert folder.names() == ["agent-b"]
+
+
+def test_a_writer_sees_a_strangers_change_and_leaves_the_index_right(folder: Folder) -> None:
+    folder.stranger_writes(entry("agent-b"))
+    seen = []
+
+    def decide(loaded: Any, *_: object) -> Decision[None]:
+        seen.append(set(loaded.entries))
+        return Decision(effects=(PutEntry(entry("agent-c")),))
+
+    folder.store.transact(Keys(all_active=True), decide, {})
+    assert seen == [{"agent-a", "agent-b"}]
+    assert folder.is_up_to_date
+    assert folder.names() == ["agent-a", "agent-b", "agent-c"]
+
+
+def test_while_another_holds_the_lock_a_look_scans_and_waits_for_nobody(folder: Folder) -> None:
+    folder.stranger_writes(entry("agent-b"))
+    with flock_holder(os.path.join(folder.layout.agents, ".lock")):
+        assert folder.names() == ["agent-a", "agent-b"]
+        assert folder.scans == 1
+        assert not folder.is_up_to_date
+    assert folder.names() == ["agent-a", "agent-b"]
+    assert folder.is_up_to_date
+
+
+def test_a_writer_that_ends_while_a_look_waits_a_moment_is_waited_for(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = DirectoryStore(folder.layout.root, FakeHost())
+    effects = (PutEntry(entry("agent-b")),)
+    stamps = folder.store.index.folder_stamps
+    asked: list[object] = []
+
+    def folder_stamps() -> Any:
+        found = stamps()
+        asked.append(found)
+        # The first time in the gap between a rename and the index.
+        return (found[0] + 1, *found[1:]) if len(asked) == 1 else found
+
+    other.transact(Keys(), lambda *_: Decision(effects=effects), {})
+    monkeypatch.setattr(folder.store.index, "folder_stamps", folder_stamps)
+    monkeypatch.setattr(folder.store._reader, "_mend", lambda _: pytest.fail("nothing to mend"))
+    assert folder.names() == ["agent-a", "agent-b"]
+    assert len(asked) >= 2
+    assert folder.scans == 0
+
+
+def test_who_may_not_write_scans(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.stranger_writes(entry("agent-b"))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert folder.names() == ["agent-a", "agent-b"]
+    assert folder.scans == 1
+    assert not folder.is_up_to_date
+
+
+def test_where_a_link_stands_in_a_folders_place_a_look_changes_nothing(
+    folder: Folder, tmp_path: Path
+) -> None:
+    folder.stranger_writes(entry("agent-b"))
+    os.symlink(tmp_path, folder.layout.wait)
+    assert folder.names() == ["agent-a", "agent-b"]
+    assert not folder.is_up_to_date
+
+
+def test_a_lost_index_is_built_anew_by_one_look_and_trusted_by_the_next(folder: Folder) -> None:
+    folder.write(*(entry(f"agent-{number}") for number in range(5)))
+    folder.lose_index()
+    expected = ["agent-0", "agent-1", "agent-2", "agent-3", "agent-4", "agent-a"]
+    assert folder.names() == expected
+    assert folder.is_up_to_date
+    folder.scans = 0
+    assert folder.names() == expected
+    assert folder.scans == 0
+    assert [n for n in os.listdir(folder.layout.root) if n.endswith(".lock")] in (
+        [],
+        ["index.sqlite.lock"],
+    )
+
+
+def test_a_writer_builds_a_small_index_anew_and_leaves_a_large_one_to_looks(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for few, is_built in ((0, False), (2_000, True)):
+        monkeypatch.setattr(reading, "_FEW", few)
+        folder.lose_index()
+        folder.store.transact(Keys(all_active=True), lambda *_: Decision(), {})
+        assert folder.is_up_to_date is is_built
+        assert folder.names() == ["agent-a"]
+
+
+def test_while_another_builds_the_index_a_look_scans(folder: Folder) -> None:
+    folder.lose_index()
+    with flock_holder(folder.layout.index + ".lock"):
+        assert folder.names() == ["agent-a"]
+        assert folder.scans == 1
+        assert not folder.is_up_to_date
+
+
+def test_an_index_that_is_off_is_neither_asked_nor_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEDDLE_REGISTRY_INDEX", "off")
+    folder = Folder(tmp_path, monkeypatch)
+    if not folder.store.index.is_off:
+        pytest.skip("the index cannot be switched off by the environment")
+    assert folder.names() == ["agent-a"]
+    assert folder.scans == 1
+    assert not os.path.exists(folder.layout.index)
+
+
+def test_a_look_whose_records_move_under_it_begins_again_and_at_last_scans(folder: Folder) -> None:
+    reader, asked = folder.store._reader, []
+
+    def look(records: Any) -> str:
+        asked.append(records)
+        if len(asked) <= moves:
+            raise Moved
+        return "seen"
+
+    for moves, tries in ((0, 1), (1, 2), (3, 4)):  # noqa: B007 - `look` uses it
+        asked.clear()
+        assert reader.read(look) == "seen"
+        assert len(asked) == tries
+
+
+def test_a_file_that_nobody_may_read_just_now_is_not_written_off(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = attrs.evolve(entry("agent-a"), model="changed")
+    real = os.open
+
+    def refuse(path: Any, *given: Any, **named: Any) -> int:
+        if str(path).endswith("agent-a.toml"):
+            raise OSError(24, "Too many open files", path)
+        return real(path, *given, **named)
+
+    for is_index_there in (True, False):
+        if not is_index_there:
+            folder.lose_index()
+        folder.stranger_writes(changed)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "open", refuse)
+            look = folder.store.look(Query())
+            assert [problem.code for problem in look.problems] == ["unavailable"]
+            assert not folder.is_up_to_date
+        assert folder.names() == ["agent-a"]
+        assert folder.store.look(Query()).entries[0].model == "changed"
