@@ -265,8 +265,6 @@ class Process(Record):
         for argument in arguments:
             if argument in _INLINE_OPTIONS:
                 return ""
-            if argument == "-m":
-                return next(arguments, "")
             if argument in _VALUE_OPTIONS:
                 next(arguments, None)
             elif not argument.startswith("-"):
@@ -345,10 +343,10 @@ def json_object(text: str | bytes | None) -> dict[str, Any]:
     import json
 
     try:
-        value = json.loads(text)
+        value: dict[str, Any] = json.loads(text)  # it began with a brace
     except (ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}
+    return value
 
 
 def scrub(environ: Mapping[str, str], harnesses: Iterable[Harness]) -> dict[str, str]:

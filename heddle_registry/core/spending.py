@@ -214,10 +214,7 @@ def tree(
         best = (chosen or {}).get(one.actor)
         if one.actor not in by_key or (best is not None and one.entry is best):
             by_key[one.actor] = place
-    above: list[int | None] = []
-    for place, one in enumerate(actors):
-        found = by_key.get(one.parent) if one.parent is not None else None
-        above.append(None if found == place else found)
+    above = [by_key.get(one.parent) if one.parent is not None else None for one in actors]
     _cut_cycles(above)
     below: dict[int | None, list[int]] = {}
     for place, parent in enumerate(above):

@@ -308,6 +308,8 @@ def test_a_teams_rule_attaches_to_the_newest_that_has_the_askers_value() -> None
     assert by_pattern(seen, attach_to="client_instance_id").entry == new
     assert by_pattern(seen, attach_to="thread").entry == new
     assert by_pattern(seen, attach_to="path").entry == new
+    renamed = scene(entry("old-name", path="/else"), here=frozenset({"old-name"}))
+    assert by_pattern(renamed, attach_to="path").entry == renamed.living[0]
     missed = by_pattern(scene(entry(), client_instance_id=None), attach_to="client_instance_id")
     assert (missed.line, missed.entry) == ("client_instance_id:miss", None)
     assert by_pattern(seen, attach_to="path", when={"thread": "other"}).line == "miss"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from heddle_registry.core.harness import (
+    CANDIDATE,
     DEFINITE,
     PROBABLE,
     Harness,
@@ -161,6 +162,7 @@ def test_a_kind_is_kept_and_a_file_is_seen_where_it_is_present() -> None:
 
 
 def test_only_a_verified_harness_is_definite() -> None:
+    assert 0 < CANDIDATE < PROBABLE < DEFINITE < 1
     assert ACME.ceiling == DEFINITE
     assert Harness(name="a", tier="unverified").ceiling == PROBABLE
 

@@ -218,6 +218,7 @@ def test_actors_come_largest_first_and_those_of_whom_nothing_is_known_last() -> 
     mixed = ActorSpending(by_model={None: UsageTotals(output_tokens=9), "m": UsageTotals()})
     assert (mixed.models, mixed.model) == (("m",), "m")
     assert ActorSpending().model is None
+    assert not ActorSpending().is_recorded
     shares = [
         ActorSpending(harness=name, own=spent(tokens))
         for name, tokens in (("b", 1), ("a", 1), ("c", 5), ("b", 2))

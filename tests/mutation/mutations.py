@@ -102,10 +102,26 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.keyword) and child.arg in _LOOKS:
                 continue
+            if name == "value" and isinstance(node, ast.Subscript) and _is_first_part(node):
+                yield from _walk(child.func.value)
+                yield from _walk(child.args[0])
+                continue
             if isinstance(child, ast.stmt) and _says_nothing(child):
                 continue  # a docstring
             if isinstance(child, ast.AST):
                 yield from _walk(child)
+
+
+def _is_first_part(node: ast.Subscript) -> bool:
+    # Of `split(x, 1)[0]` and `rsplit(x, 1)[-1]`: how often more is split changes nothing.
+    end = {"split": "0", "rsplit": "-1"}
+    call = node.value
+    return (
+        isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and end.get(call.func.attr) == ast.unparse(node.slice)
+        and len(call.args) == 2
+    )
 
 
 def _says_nothing(statement: ast.stmt) -> bool:
