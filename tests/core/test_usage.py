@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heddle_registry.core.usage import (
+    LONG_CONTEXT_TOKENS,
     MAX_COUNT,
     UsageCounter,
     UsageGroup,
@@ -308,3 +309,20 @@ def test_the_edges_of_what_is_believed_of_a_transcript() -> None:
     assert instant_s(1e11 + 1_000) == 1e8 + 1
     assert (instant_s(0), instant_s(-5), instant_s(MAX_COUNT), instant_s(1e300)) == (0, 0, 0, 0)
     assert instant_s("1970-01-01T01:00:00+01:00") == 0.0
+
+
+def test_what_is_not_told_counts_nothing() -> None:
+    empty = UsageRecord("r")
+    assert sum(empty[1:5]) + empty.tool_calls + empty.weight + empty.cache_creation_1h == 0
+    assert (empty.reasoning, empty.requests, empty.lower_bound, empty.replayed) == (
+        None,
+        1,
+        False,
+        False,
+    )
+    reading = UsageCounter("s")
+    assert reading[1:6] == (0, 0, 0, 0, 0)
+    assert (reading.forked, reading.replayed) == (False, False)
+    assert totals_of(UsageGroup(), 0) == UsageTotals()
+    assert not UsageGroup().long_context
+    assert LONG_CONTEXT_TOKENS == 200_000, "where the vendors' other rate begins"
