@@ -23,13 +23,21 @@ from heddle_registry import (
     RecordCorrupt,
     Reserved,
     StoreUnavailable,
+    UnknownEntry,
 )
+from heddle_registry.adapters import line
+from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.adapters.layout import thread_hash
+from heddle_registry.core.evidence import LivenessFact, Subject
+from heddle_registry.core.timestamp import Timestamp
 from heddle_registry.explain import why_branch
+from heddle_registry.ports import Query
+from heddle_registry.testing.fake_host import FakeHost
 from tests import seed_registry
 from tests.process_helpers import (
     as_nobody,
     flock_holder,
+    in_fork,
     needs_other_user,
     needs_proc_locks,
     public_folder,
@@ -401,3 +409,162 @@ def test_a_passing_lack_of_descriptors_makes_nobody_forget_who_is_there(
     monkeypatch.undo()
     assert "agent-here" in [entry.session_id for entry in registry.list()]
     assert isinstance(attempt(registry), LiveOwner)
+
+
+# -- what one store object does for its process
+
+
+def stored(registry: AgentRegistry) -> DirectoryStore:
+    store = registry.store
+    assert isinstance(store, DirectoryStore)
+    return store
+
+
+def test_a_refused_request_makes_no_folders(registry: AgentRegistry, heddle_dir: Path) -> None:
+    with pytest.raises(UnknownEntry):
+        registry.heartbeat("agent-nobody")
+    assert registry.list() == []
+    assert not heddle_dir.exists()
+    reserve(registry)
+    assert (heddle_dir / "agents").is_dir()
+
+
+def test_an_entry_is_loaded_by_name_with_its_newest_heartbeat_and_not_when_stale(
+    registry: AgentRegistry, heddle_dir: Path
+) -> None:
+    store = stored(registry)
+    held = reserve(registry)
+    session_id = held.entry.session_id
+    assert store.load("agent-nobody") is None
+    beaten = registry.heartbeat(session_id, held.token).entry
+    assert store.load(session_id) == beaten
+    claim = claim_path(heddle_dir, "main")
+    good = claim.read_bytes()
+    claim.write_bytes(BAD)
+    found = store.load(session_id)
+    assert found is not None
+    assert found.heartbeat_at is None, "the claim that would tell of it cannot be read"
+    claim.write_bytes(good)
+    ended = registry.release(session_id, token=held.token)
+    assert store.load(session_id) == ended
+    day_s = 86_400 * 10**9
+    late = FakeHost(at=Timestamp.from_unix_ns(registry.host.now().at.unix_ns + 8 * day_s))
+    assert DirectoryStore(str(heddle_dir), late).load(session_id) is None
+    (heddle_dir / "agents" / "agent-bad.toml").write_bytes(BAD)
+    with pytest.raises(RecordCorrupt):
+        store.load("agent-bad")
+
+
+def test_a_look_at_one_entry_tells_of_its_claim_and_of_no_other_damage(
+    registry: AgentRegistry, heddle_dir: Path
+) -> None:
+    store = stored(registry)
+    held = reserve(registry)
+    session_id = held.entry.session_id
+    (heddle_dir / "agents" / "agent-bad.toml").write_bytes(BAD)
+    (heddle_dir / "claims" / "bad.toml").write_bytes(BAD)
+    look = store.look(Query(session_id=session_id))
+    assert [entry.session_id for entry in look.entries] == [session_id]
+    assert list(look.claims) == ["main"]
+    assert (look.problems, look.damaged_claims) == ((), {})
+    assert store.look(Query(session_id=session_id, thread="other")).entries == ()
+    claim_path(heddle_dir, "main").write_bytes(BAD)
+    damaged = store.look(Query(session_id=session_id))
+    assert (list(damaged.claims), list(damaged.damaged_claims)) == ([], ["main"])
+    with pytest.raises(RecordCorrupt):
+        store.look(Query(session_id="agent-bad"))
+    assert list(store.look(Query(thread="main")).damaged_claims) == ["main"]
+    assert store.look(Query(thread="main")).claims == {}
+
+
+def test_a_look_at_a_branch_brings_its_claim_whether_or_not_anybody_is_there(
+    registry: AgentRegistry,
+) -> None:
+    store = stored(registry)
+    held, other = reserve(registry), reserve(registry, "other")
+    registry.release(held.entry.session_id, token=held.token)
+    assert list(store.look(Query(thread="main")).claims) == ["main"]
+    assert list(store.look(Query(thread="free")).claims) == []
+    everybody = store.look(Query())
+    assert set(everybody.claims) == {"other"}, "nobody holds the other one"
+    many = [reserve(registry, f"thread-{number}") for number in range(20)]
+    assert len(store.look(Query()).claims) == len(many) + 1
+    assert other.entry.session_id in {entry.session_id for entry in everybody.entries}
+
+
+def test_an_observation_names_who_has_a_liveness_lock_open_only_where_that_is_asked_for(
+    registry: AgentRegistry, heddle_dir: Path
+) -> None:
+    store = stored(registry)
+    held = store.hold_liveness("agent-a")
+    assert held is not None
+    subject = Subject(session_id="agent-a", pid=os.getpid(), liveness=held.file)
+    assert os.fstat(held.fileno()).st_ino == held.file.inode
+    plain = store.observe(registry.host, subject)
+    assert (plain.liveness, plain.descriptor_pids) == (LivenessFact.HELD, ())
+    if os.path.isdir("/proc/self/fd"):
+        told = store.observe(registry.host, subject, details=True)
+        assert told.descriptor_pids == (os.getpid(),)
+    held.release()
+    free = store.observe(registry.host, subject, details=True)
+    assert (free.liveness, free.descriptor_pids) == (LivenessFact.FREE, ())
+    again = store.hold_liveness("agent-a")
+    assert again is not None
+    again.discard()
+    again.discard()
+    assert not (heddle_dir / "live" / "agent-a").exists()
+    gone = store.observe(registry.host, subject)
+    assert gone == registry.host.observe(subject)
+
+
+def test_where_there_is_no_line_one_stands_alone(
+    registry: AgentRegistry, heddle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line, "HAS_LINES", False)
+    store = stored(registry)
+    assert store.hold_liveness("agent-a") is None
+    with store.join_line("main", 60) as place:
+        assert place.ticket == ""
+    assert not heddle_dir.exists()
+
+
+def test_a_link_in_a_folders_place_stops_every_change(
+    registry: AgentRegistry, heddle_dir: Path, tmp_path: Path
+) -> None:
+    reserve(registry)
+    (tmp_path / "elsewhere").mkdir()
+    (heddle_dir / "tmp").rename(heddle_dir / "moved")
+    (heddle_dir / "tmp").symlink_to(tmp_path / "elsewhere")
+    store = stored(registry)
+    for change in (
+        lambda: attempt(registry, "other"),
+        store.lock,
+        lambda: store.hold_liveness("agent-a"),
+        lambda: store.join_line("main", 60).__enter__(),
+    ):
+        with pytest.raises(StoreUnavailable, match="link"):
+            change()
+
+
+def test_what_was_parsed_is_shared_by_the_stores_of_a_process_and_not_kept_for_ever(
+    tmp_path: Path,
+) -> None:
+    host = FakeHost()
+    first = DirectoryStore(str(tmp_path / "0"), host)
+    assert DirectoryStore(str(tmp_path / "0"), host).index is first.index
+    others = [DirectoryStore(str(tmp_path / str(number)), host) for number in range(1, 9)]
+    assert DirectoryStore(str(tmp_path / "8"), host).index is others[-1].index
+    assert DirectoryStore(str(tmp_path / "0"), host).index is not first.index
+
+
+def test_a_forked_child_reads_for_itself(registry: AgentRegistry) -> None:
+    held = reserve(registry)
+    assert registry.list() == [held.entry]
+    assert in_fork(lambda: [entry.session_id for entry in registry.list()]) == [
+        held.entry.session_id
+    ]
+    released = in_fork(
+        lambda: registry.release(held.entry.session_id, token=held.token).status.value
+    )
+    assert released == "complete"
+    assert [entry.status for entry in registry.list()] == [AgentStatus.COMPLETE]
