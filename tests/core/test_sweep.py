@@ -7,7 +7,7 @@ import attrs
 from heddle_registry.core.claim import ClaimState, EndCause
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.sweep import NEWER_SCHEMA, decide_sweep
-from heddle_registry.core.transaction import NeedFacts, PutClaim, RemoveEntry
+from heddle_registry.core.transaction import NeedFacts, PutClaim, RemoveEntry, UnknownFacts
 from heddle_registry.errors import RecordCorrupt
 from tests.core.exploration_records import BRANCH, FACTS, FENCE, NOW, make_entry, owner_of
 from tests.core.exploration_shapes import DEAD, NOBODY
@@ -134,3 +134,62 @@ def test_what_a_newer_program_wrote_and_what_cannot_be_judged_is_kept():
     loaded = attrs.evolve(loaded, claims={}, damaged_claims={BRANCH: error})
     decision = decide_sweep(("newer",), loaded, NOW, FACTS)
     assert decision.answer.kept == (("newer", "claim_unreadable"),)
+
+
+def test_a_newer_programs_holder_is_kept_with_its_claim_though_it_is_dead():
+    situation = with_owner(Situation(IN_STATE[ClaimState.HELD]), DEAD)
+    situation.add(situation.entries[HOLDER].extended(schema=2))
+    decision = sweep(situation)
+    assert decision.answer.kept == ((HOLDER, NEWER_SCHEMA),)
+    assert (decision.effects, decision.freed) == ((), ())
+    situation = Situation()
+    situation.add(make_entry("orphan", ALICE, fence=FENCE + 1).extended(schema=2))
+    assert sweep(situation).answer.kept == (("orphan", NEWER_SCHEMA),)
+
+
+def test_a_dead_owner_is_told_as_dead_also_after_its_ttl_and_by_what_evidence():
+    for state in (ClaimState.HELD, ClaimState.EXPIRED):
+        situation = with_owner(Situation(IN_STATE[state]), DEAD)
+        assert sweep(situation, end_expired=True).answer.reaped == (HOLDER,)
+        past = situation.claim.past[0]
+        assert past.cause is EndCause.DEAD
+        assert past.reason
+        assert situation.entries[HOLDER].fence == FENCE
+
+
+def test_a_holder_of_whom_nothing_is_known_is_kept_and_named():
+    situation = Situation(IN_STATE[ClaimState.HELD])
+    loaded = situation.load(sessions=(HOLDER,))
+    decision = decide_sweep((HOLDER, "nobody"), loaded, NOW, UnknownFacts())
+    assert [session_id for session_id, _ in decision.answer.kept] == [HOLDER]
+    assert (decision.effects, decision.answer.ended_claims) == ((), ())
+
+
+def test_what_has_ended_or_was_not_asked_for_is_left_alone():
+    situation = with_owner(Situation(IN_STATE[ClaimState.HELD]), DEAD)
+    situation.add(make_entry("done", DEAD, "complete", mark=False))
+    loaded = situation.load(sessions=(HOLDER, "done"), threads=(BRANCH,))
+    assert decide_sweep(("done",), loaded, NOW, FACTS).effects == ()
+    old = attrs.evolve(make_entry("old", ALICE, "complete", mark=False), completed_at=days_ago(8))
+    situation.add(old)
+    assert decide_sweep((), situation.load(all_stale=True), NOW, FACTS).effects == ()
+
+
+def test_each_dead_presence_frees_its_branch_and_is_abandoned_now():
+    situation = Situation()
+    situation.add(present("dead", DEAD, thread="other"))
+    decision = sweep(situation)
+    assert decision.freed == ("other",)
+    assert situation.entries["dead"].completed_at == NOW.at
+    assert situation.status_of("dead") is AgentStatus.ABANDONED
+
+
+def test_a_claim_whose_holders_entry_is_gone_ends_once_its_owner_is_dead():
+    situation = Situation(IN_STATE[ClaimState.HELD])
+    del situation.entries[HOLDER]
+    assert sweep(situation).effects == ()
+    with_owner(situation, DEAD)
+    decision = sweep(situation)
+    assert decision.answer.ended_claims == (BRANCH,)
+    assert decision.freed == (BRANCH,)
+    assert situation.claim.holder is None
