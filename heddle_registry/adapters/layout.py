@@ -125,6 +125,6 @@ def thread_hash(thread: str) -> str:
     return sha256_hex(thread.encode("utf-8", "surrogateescape"))[:32]
 
 
-def toml_stems(names: Iterable[str]) -> list[str]:
+def toml_names(names: Iterable[str]) -> list[str]:
     """Return the names that readers take, as the original does: ``*.toml``, but not ``.toml``."""
     return [name for name in names if name.endswith(SUFFIX) and name != SUFFIX]

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from heddle_registry.adapters.flock import release_shared, try_shared
 from heddle_registry.adapters.found_records import FoundRecords, Moved
-from heddle_registry.errors import RegistryError, StoreUnavailable
+from heddle_registry.adapters.record_files import is_closed
+from heddle_registry.errors import RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Protocol
 
     from heddle_registry.adapters.flock import DirectoryLock
     from heddle_registry.adapters.index import Index, Stamps
     from heddle_registry.adapters.layout import Layout
-    from heddle_registry.adapters.record_files import RecordFile
     from heddle_registry.adapters.snapshot import Folders
 
     class Progress(Protocol):
@@ -40,8 +40,8 @@ T = TypeVar("T")
 _TRIES = 3
 _FEW = 2_000
 """Files that may be parsed while others wait for the lock; more are parsed without it."""
-_READING = 2
-"""Reading a file takes about twice as long as writing its row."""
+_PATIENCE_S = 1.0
+"""For whoever made a new index: it is worth more than a moment of waiting beside busy writers."""
 
 
 class Reader:
@@ -114,7 +114,9 @@ class Reader:
             if fresh is None:
                 return None
         try:
-            if not lock.acquire(blocking=False):
+            if fresh is not None:
+                lock.acquire(_PATIENCE_S)
+            elif not lock.acquire(blocking=False):
                 return None
         except RegistryError:
             return None
@@ -141,18 +143,8 @@ class Reader:
 
     def _prepared(self) -> str | None:
         progress: Progress = self._on_rebuild() if self._on_rebuild is not None else _Nobody()
-
-        def read(done: int, files: int) -> None:
-            progress(done * _READING, files * (_READING + 1))
-
-        def written(done: int, rows: int) -> None:
-            progress(rows * _READING + done, rows * (_READING + 1))
-
         try:
-            entries, claims = self._folders.agents.scan(read), self._folders.claims.scan()
-            if _is_any_closed(entries) or _is_any_closed(claims):
-                return None
-            return self._index.prepare(entries, claims, written)
+            return self._index.prepare(self._folders.agents, self._folders.claims, progress)
         finally:
             progress.close()
 
@@ -171,7 +163,7 @@ class Reader:
             known_claims = index.known_files("claims") or {}
         entries, gone_entries = folders.agents.changed_since(known_entries)
         claims, gone_claims = folders.claims.changed_since(known_claims)
-        if _is_any_closed(entries) or _is_any_closed(claims):
+        if any(map(is_closed, entries)) or any(map(is_closed, claims)):
             return None
         if index.catch_up(entries, claims, gone_entries, gone_claims):
             stamps = index.folder_stamps()
@@ -184,10 +176,3 @@ class _Nobody:
     def __call__(self, done: int, whole: int) -> None: ...
 
     def close(self) -> None: ...
-
-
-def _is_any_closed(files: Iterable[RecordFile[Any]]) -> bool:
-    # What one user may not read, or nobody for want of a descriptor just now, may be a record all
-    # the same: an index that called it none would hide it from everybody, for ever.
-    errors = (file.error for file in files)
-    return any(isinstance(error, StoreUnavailable) and error.errno for error in errors)

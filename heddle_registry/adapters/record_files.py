@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from heddle_registry.adapters.atomic_file import UnreadableFile, read_with_stat
-from heddle_registry.adapters.layout import SUFFIX, toml_stems
+from heddle_registry.adapters.layout import SUFFIX, toml_names
 from heddle_registry.core.limits import MAX_ENTRY_BYTES
 from heddle_registry.errors import RecordCorrupt, RegistryError, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 R = TypeVar("R")
 Stamp = tuple[int, int, int, int]
 """Inode, size, mtime and ctime in nanoseconds."""
 
 _FOLDER_FLAGS: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
-_TOLD_EVERY: Final = 64
 CLOCK_TICK_NS: Final = 20_000_000
 """Twice the coarsest step of file times that Linux has (10 ms at 100 Hz)."""
 
@@ -66,6 +65,15 @@ class RecordFile(Generic[R]):
         return self.stamp == stamp and (not tick_ns or self.read_at_ns - stamp[3] > tick_ns)
 
 
+def is_closed(file: RecordFile[Any]) -> bool:
+    """Return whether nobody could read the file just now.
+
+    What one user may not read, or nobody for want of a descriptor, may be a record all the same: an
+    index that called it none would hide it from everybody, for ever.
+    """
+    return isinstance(file.error, StoreUnavailable) and bool(file.error.errno)
+
+
 class RecordFiles(Generic[R]):
     """The ``*.toml`` files of one folder. Safe for several OS threads; holds no descriptor."""
 
@@ -77,10 +85,25 @@ class RecordFiles(Generic[R]):
         self.tick_ns = CLOCK_TICK_NS
         """0 where the file system gives every visible change a time of its own."""
 
-    def scan(self, tell: Callable[[int, int], None] | None = None) -> list[RecordFile[R]]:
+    def names(self) -> list[str]:
+        """Return the names of the files, ascending. A missing folder is empty.
+
+        :raises StoreUnavailable: the folder cannot be read.
+        """
+        try:
+            return sorted(toml_names(os.listdir(self.folder)))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise self._closed(error) from error
+
+    def read_each(self, names: Iterable[str]) -> Iterator[RecordFile[R]]:
+        """Read these files and keep none: thousands need no more memory than one."""
+        return filter(None, map(self._read, names))
+
+    def scan(self) -> list[RecordFile[R]]:
         """Return every file, parsed anew only where it changed. A missing folder is empty.
 
-        :param tell: called now and then with how many were looked at, and how many there are
         :raises StoreUnavailable: the folder cannot be read.
         """
         found: dict[str, RecordFile[R]] = {}
@@ -91,10 +114,8 @@ class RecordFiles(Generic[R]):
             items = []
         except OSError as error:
             raise self._closed(error) from error
-        wanted = set(toml_stems(name for name, _ in items))
-        for number, (name, item) in enumerate(items):
-            if tell is not None and not number % _TOLD_EVERY:
-                tell(number, len(items))
+        wanted = set(toml_names(name for name, _ in items))
+        for name, item in items:
             if name not in wanted:
                 continue
             known = self._known.get(name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from heddle_registry.adapters.layout import Layout, thread_hash, toml_stems
+from heddle_registry.adapters.layout import Layout, thread_hash, toml_names
 from heddle_registry.errors import StoreUnavailable
 from tests.process_helpers import as_nobody, needs_other_user, public_folder
 
@@ -103,7 +103,7 @@ def test_every_thread_has_a_file_name_of_its_own() -> None:
 
 def test_readers_take_the_names_that_the_original_takes() -> None:
     names = [".lock", ".toml", "a.toml", ".a.toml", "A.TOML", "a.toml~", "b.toml.tmp", "toml"]
-    assert toml_stems(names) == ["a.toml", ".a.toml"]
+    assert toml_names(names) == ["a.toml", ".a.toml"]
 
 
 FOLDERS = ("agents", "claims", "live", "wait", "tmp", "queries", "quarantine")
