@@ -65,7 +65,9 @@ def measure(base: Path, count: int, samples: int) -> dict[str, float]:
     out: dict[str, float] = {}
     out["scan"] = scan(heddle / "agents", 3 if count <= 10_000 else 1)
     registry = AgentRegistry(heddle)
-    out["rebuild"] = seconds(registry.list)
+    registry.load("agent-none")  # imports paid
+    # The first question that needs it makes the index; this one has a short answer.
+    out["rebuild"] = seconds(lambda: registry.look(Query(thread="feature/1")))
     with changer(heddle, count) as beside:
         out |= _claims(registry, beside, samples, floor_in(base / "floor"))
         out |= _look_ups(registry, beside, samples)
