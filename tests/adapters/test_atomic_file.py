@@ -7,6 +7,8 @@ import errno
 import os
 import socket
 import stat
+import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +22,7 @@ from heddle_registry.adapters.atomic_file import (
     remove_file,
     replace_file,
     sweep_temps,
+    sync_folder,
 )
 from heddle_registry.errors import OutcomeUnknown, StoreUnavailable
 from tests.process_helpers import as_nobody, needs_other_user, public_folder
@@ -123,7 +126,8 @@ def test_a_shared_folders_group_is_kept_although_the_temporary_folder_has_anothe
     os.chown(folder / "agents", 0, 12345)
     (folder / "agents").chmod(0o2770)
     replace(folder, b"new")
-    assert (folder / "agents/a.toml").stat().st_gid == 12345
+    found = (folder / "agents/a.toml").stat()
+    assert (found.st_gid, found.st_uid) == (12345, os.getuid())
 
 
 @pytest.mark.parametrize("parent_bits", [0o700, 0o2770])
@@ -321,7 +325,14 @@ def test_an_unreadable_disk_and_a_missing_permission_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "record").touch()
-    for code, named in ((errno.EIO, "io"), (errno.EACCES, "no_permission")):
+    for code, named in (
+        (errno.EIO, "io"),
+        (errno.EACCES, "no_permission"),
+        (errno.EPERM, "no_permission"),
+        (errno.ELOOP, "link"),
+        (errno.ENXIO, "special"),
+        (errno.EISDIR, "folder"),
+    ):
         monkeypatch.setattr(atomic_file, "os", FailingOs("open", code))
         with pytest.raises(UnreadableFile) as caught:
             read_file(str(tmp_path / "record"), 10)
@@ -406,3 +417,112 @@ def test_who_may_not_give_a_file_the_folders_group_leaves_it_private() -> None:
             return stat.S_IMODE((shared / "a.toml").stat().st_mode)
 
         assert as_nobody(attempt) == 0o600
+
+
+def test_an_interrupt_at_the_rename_is_let_through_and_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace(folder, b"old")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(atomic_file.os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replace(folder, b"new")
+    assert (folder / "agents/a.toml").read_bytes() == b"old"
+    assert os.listdir(folder / "tmp") == []
+
+
+def test_the_folder_is_synced_unless_the_caller_does_without(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, synced = os.fsync, []
+
+    def fsync(fd: int) -> None:
+        synced.append(stat.S_ISDIR(os.fstat(fd).st_mode))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    replace(folder, b"one")
+    replace(folder, b"two", durable_dir=False)
+    assert synced == [False, True, False]
+    synced.clear()
+    assert remove_file(str(folder / "agents"), "a.toml", durable_dir=False)
+    assert synced == []
+    replace(folder, b"one", durable_dir=False)
+    assert remove_file(str(folder / "agents"), "a.toml")
+    assert synced == [False, True]
+
+
+def test_a_folder_that_cannot_be_synced_is_named_where_no_file_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic_file, "os", FailingOs("fsync", errno.EIO))
+    for changed, named in ((None, str(folder)), ("a.toml", "a.toml")):
+        with pytest.raises(OutcomeUnknown) as caught:
+            sync_folder(str(folder), changed=changed)
+        assert caught.value.path == named
+
+
+@pytest.mark.parametrize(
+    ("code", "falls_back"), [(None, False), (errno.EINVAL, True), (errno.ENOTTY, True)]
+)
+def test_on_a_mac_a_file_is_synced_down_to_the_platter_where_the_disk_knows_how(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, code: int | None, falls_back: bool
+) -> None:
+    real, synced, asked = os.fsync, [], []
+
+    def fsync(fd: int) -> None:
+        synced.append(stat.S_ISDIR(os.fstat(fd).st_mode))
+        real(fd)
+
+    def full_sync(fd: int, operation: int) -> None:
+        asked.append(operation)
+        if code is not None:
+            raise OSError(code, os.strerror(code))
+
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", full_sync)
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(atomic_file, "sys", SimpleNamespace(platform="darwin"))
+    replace(folder, b"new")
+    assert asked == [51]
+    assert synced == ([False, True] if falls_back else [True])
+
+
+def test_on_a_mac_a_failed_sync_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    monkeypatch.setattr(atomic_file, "sys", SimpleNamespace(platform="darwin"))
+    with pytest.raises(StoreUnavailable):
+        replace(folder, b"new")
+
+
+@pytest.mark.parametrize("busy", [0, 1, 5, 6])
+def test_on_windows_a_file_that_somebody_has_open_is_tried_again_for_a_moment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, busy: int
+) -> None:
+    real, tries, pauses = os.replace, [], []
+
+    def replace_later(*given: str) -> None:
+        tries.append(given)
+        if len(tries) <= busy:
+            raise PermissionError(errno.EACCES, "somebody has it open")
+        real(*given)
+
+    monkeypatch.setattr(os, "replace", replace_later)
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setattr(atomic_file, "sys", SimpleNamespace(platform="win32"))
+    if busy > 5:
+        with pytest.raises(StoreUnavailable, match="permission"):
+            replace(folder, b"new")
+    else:
+        replace(folder, b"new")
+        assert (folder / "agents/a.toml").read_bytes() == b"new"
+    assert pauses == [0.01, 0.02, 0.05, 0.1, 0.2][:busy]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from functools import reduce
 from itertools import permutations
 
 import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -326,3 +328,16 @@ def test_what_is_not_told_counts_nothing() -> None:
     assert totals_of(UsageGroup(), 0) == UsageTotals()
     assert not UsageGroup().long_context
     assert LONG_CONTEXT_TOKENS == 200_000, "where the vendors' other rate begins"
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone cannot be set here")
+def test_an_instant_without_a_zone_is_utc_wherever_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert instant_s(0.5) == 0.5
+    try:
+        monkeypatch.setenv("TZ", "XST-9")
+        time.tzset()
+        assert instant_s("1970-01-01 00:01:00") == 60.0
+        assert instant_s("1970-01-01 09:01:00+09:00") == 60.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -102,6 +102,8 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.keyword) and child.arg in _LOOKS:
                 continue
+            if isinstance(node, ast.Call) and child is _default_asked_for(node):
+                continue  # what a system without that constant would take
             if name == "value" and isinstance(node, ast.Subscript) and _is_first_part(node):
                 yield from _walk(child.func.value)
                 yield from _walk(child.args[0])
@@ -110,6 +112,12 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
                 continue  # a docstring
             if isinstance(child, ast.AST):
                 yield from _walk(child)
+
+
+def _default_asked_for(node: ast.Call) -> ast.expr | None:
+    # Of `getattr(os, "O_CLOEXEC", 0)`.
+    is_asked = len(node.args) > 2 and ast.unparse(node.args[0]) == "os"
+    return node.args[2] if is_asked and ast.unparse(node.func) == "getattr" else None
 
 
 def _is_first_part(node: ast.Subscript) -> bool:
