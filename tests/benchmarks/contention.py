@@ -13,7 +13,7 @@ from tests.benchmarks.folders import ROOT
 WORKER = """
 import json, os, sys, time
 from heddle_registry import AgentEntry, AgentRegistry, AgentStatus, Reserved
-heddle, branch, span = sys.argv[1], sys.argv[2], float(sys.argv[3])
+heddle, branch, span, in_line = sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4] == "line"
 registry = AgentRegistry(heddle)
 registry.load("agent-none")
 print("ready", flush=True)
@@ -25,13 +25,16 @@ done, worst, fences = 0, 0.0, []
 end = time.perf_counter() + span
 asked = time.perf_counter()
 while time.perf_counter() < end:
-    outcome = registry.try_reserve_thread(branch, build)
-    if not isinstance(outcome, Reserved):
-        continue
-    now = time.perf_counter()
-    worst = max(worst, now - asked)
-    registry.release(outcome.entry.session_id, token=outcome.token)
-    fences.append(outcome.fence)
+    if in_line:
+        with registry.reserve(branch, wait_s=600) as claim:
+            worst = max(worst, time.perf_counter() - asked)
+            fences.append(claim.fence)
+    else:
+        outcome = registry.try_reserve_thread(branch, build)
+        assert isinstance(outcome, Reserved)
+        worst = max(worst, time.perf_counter() - asked)
+        registry.release(outcome.entry.session_id, token=outcome.token)
+        fences.append(outcome.fence)
     done += 1
     asked = time.perf_counter()
 print(json.dumps([done, worst, fences]), flush=True)
@@ -39,13 +42,17 @@ print(json.dumps([done, worst, fences]), flush=True)
 
 
 def measure(base: Path, processes: int, *, one_branch: bool, span_s: float) -> dict[str, float]:
-    """Reserve and release as often as possible; every fence is checked to be given once."""
+    """Reserve and release as often as possible; every fence is checked to be given once.
+
+    On one branch each waits in line for its turn.
+    """
     heddle = base / f"c{processes}{'one' if one_branch else 'many'}" / ".heddle"
     heddle.mkdir(parents=True)
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, str(heddle),
-             "branch" if one_branch else f"branch-{number}", str(span_s)],
+             "branch" if one_branch else f"branch-{number}", str(span_s),
+             "line" if one_branch else "alone"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )

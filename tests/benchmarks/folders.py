@@ -107,6 +107,39 @@ def changer(heddle: Path, count: int):
         process.wait(20)
 
 
+WRITER = """
+import os, sys
+from heddle_registry import AgentEntry, AgentRegistry, AgentStatus
+registry = AgentRegistry(sys.argv[1])
+def build(session_id):
+    return AgentEntry(session_id=session_id, thread="busy", base_state="b", pid=os.getpid(),
+                      started_at=registry.host.now().at, status=AgentStatus.ACTIVE)
+while True:
+    outcome = registry.try_reserve_thread("busy", build)
+    registry.release(outcome.entry.session_id, token=outcome.token)
+    registry.delete(outcome.entry.session_id)
+    print("wrote", flush=True)
+"""
+
+
+@contextlib.contextmanager
+def busy_writer(heddle: Path):
+    """Another process that reserves, releases and deletes for as long as the body runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(heddle)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        assert process.stdout.readline() == "wrote\n"
+        yield
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def seconds(action) -> float:
     started = time.perf_counter()
     action()

@@ -11,7 +11,15 @@ from pathlib import Path
 import tomli
 
 from heddle_registry import AgentEntry, AgentRegistry, AgentStatus, Query, Reserved
-from tests.benchmarks.folders import ROOT, changer, fill, median, seconds, session_id
+from tests.benchmarks.folders import (
+    ROOT,
+    busy_writer,
+    changer,
+    fill,
+    median,
+    seconds,
+    session_id,
+)
 
 FRESH_LIST = """
 import json, sys, time
@@ -72,6 +80,10 @@ def measure(base: Path, count: int, samples: int) -> dict[str, float]:
         out |= _claims(registry, beside, samples, floor_in(base / "floor"))
         out |= _look_ups(registry, beside, samples)
         out["load"] = median(_loads(heddle, beside, samples))
+    if count <= 10_000:
+        out["look-up, nobody writes"] = median(_quiet_look_ups(registry, count))
+        with busy_writer(heddle):
+            out["look-up beside a writer"] = median(_quiet_look_ups(registry, count))
     if count <= 10_000:
         registry.list()
         out["list again"] = median(seconds(registry.list) for _ in range(5))
@@ -135,6 +147,14 @@ def _look_ups(registry, beside, samples) -> dict[str, float]:
                 assert answer.model == model
             out[f"{name}, {who}"] = median(times)
     return out
+
+
+def _quiet_look_ups(registry, count):
+    times = []
+    for number in range(200):
+        key = f"codex:thread:{number % count}"
+        times.append(seconds(lambda key=key: registry.find_active_by_native_actor_key(key)))
+    return times
 
 
 def _loads(heddle, beside, samples):
