@@ -41,10 +41,14 @@ class Waiter:
         self.outcome: ReserveOutcome | None = None
         self._registry = registry
         self._terms = Terms(**(terms or {"ttl_s": 60.0}))
-        before = len(in_line(registry))
+        before = set(in_line(registry))
         self._thread = threading.Thread(target=self._wait, daemon=True)
         self._thread.start()
-        until(lambda: len(in_line(registry)) > before, "its place in the line")
+        # On a busy machine another may have left meanwhile, or the branch be free already.
+        until(
+            lambda: set(in_line(registry)) - before or not self._thread.is_alive(),
+            "its place in the line",
+        )
 
     def _wait(self) -> None:
         build = build_entry(self._registry, "main")
