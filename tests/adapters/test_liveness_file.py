@@ -32,6 +32,7 @@ from tests.process_helpers import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="flock is POSIX")
@@ -159,15 +160,23 @@ def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "target").exists()
 
 
+@pytest.fixture
+def _nothing_stays_open() -> Iterator[None]:
+    before = set(lock_file._open)  # a wait that another test left may still be ending
+    yield
+    assert set(lock_file._open) <= before
+
+
+@pytest.mark.usefixtures("_nothing_stays_open")
 def test_a_file_that_cannot_be_made_is_an_error_and_leaves_nothing_locked(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable):
         hold_liveness(str(tmp_path / "missing" / "agent-1"))
     (tmp_path / "folder").mkdir()
     with pytest.raises(StoreUnavailable):
         hold_liveness(str(tmp_path / "folder"))
-    assert not lock_file._open
 
 
+@pytest.mark.usefixtures("_nothing_stays_open")
 def test_what_fails_after_the_lock_was_taken_gives_it_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,11 +193,11 @@ def test_what_fails_after_the_lock_was_taken_gives_it_back(
             patched.setattr(os, "set_inheritable", fault)
             with pytest.raises(error):
                 hold_liveness(path, inheritable=True)
-        assert not lock_file._open
         state = os.stat(path)
         assert observe_liveness(path, state.st_dev, state.st_ino) == "free"
 
 
+@pytest.mark.usefixtures("_nothing_stays_open")
 def test_a_look_leaves_no_lock_and_no_descriptor_behind(tmp_path: Path) -> None:
     path = str(tmp_path / "agent-1")
     lock = hold_liveness(path)
@@ -198,10 +207,10 @@ def test_a_look_leaves_no_lock_and_no_descriptor_behind(tmp_path: Path) -> None:
     for _ in range(2):
         assert observe_liveness(path, lock.device, lock.inode) == "free"
         assert wait_until_free(path, lock.device, lock.inode, 0)
-    assert not lock_file._open
     hold_liveness(path).release()
 
 
+@pytest.mark.usefixtures("_nothing_stays_open")
 def test_a_file_that_another_took_the_place_of_while_one_waited_is_no_fact(tmp_path: Path) -> None:
     path = tmp_path / "agent-1"
     with flock_holder(path):
@@ -215,7 +224,6 @@ def test_a_file_that_another_took_the_place_of_while_one_waited_is_no_fact(tmp_p
         replace()
         assert observe_liveness(str(path), state.st_dev, state.st_ino) is None
         assert not wait_until_free(str(path), state.st_dev, state.st_ino, 60)
-    assert not lock_file._open
 
 
 def test_without_flock_nothing_is_known_and_nothing_held(
@@ -230,6 +238,7 @@ def test_without_flock_nothing_is_known_and_nothing_held(
     lock.release()
 
 
+@pytest.mark.usefixtures("_nothing_stays_open")
 def test_a_file_system_that_does_not_lock_tells_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,4 +252,3 @@ def test_a_file_system_that_does_not_lock_tells_nothing(
     assert observe_liveness(path, lock.device, lock.inode) is None
     monkeypatch.undo()
     lock.release()
-    assert not lock_file._open
