@@ -129,6 +129,8 @@ def test_what_is_refused_is_shown_as_far_as_it_helps() -> None:
         assert refused.value.message.startswith(f"'{shown}")
     with pytest.raises(UsageError, match=r"0\.5 s is not allowed"):
         check_ttl(0.5)
+    with pytest.raises(UsageError, match=r"2\.6e\+06 s is not allowed"):
+        check_ttl(2_600_000)
     with pytest.raises(UsageError, match="that many seconds"):
         check_ttl(1e300)
     with pytest.raises(UsageError, match="has 2000 bytes"):
