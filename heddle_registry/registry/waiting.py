@@ -65,7 +65,10 @@ def _awaited(
     left_s = LOOK_EVERY_S
     if holder is not None:
         ttl = read_ttl(holder, now)
-        if ttl is not None and not ttl.has_passed:
+        blocked_by = outcome.entry.session_id if outcome.entry is not None else None
+        # Over by now, but not when it was asked: the answer is another already.
+        is_news = outcome.state == "held" and blocked_by == holder.session_id
+        if ttl is not None and (is_news or not ttl.has_passed):
             left_s = max(ttl.left_s, 0.01)
     if outcome.verdict is None or not outcome.verdict.is_alive:
         return None, left_s

@@ -17,6 +17,7 @@ from heddle_registry.core.transaction import Keys
 from heddle_registry.registry import Terms, waiting
 from heddle_registry.registry.scripting import build_entry
 from tests.process_helpers import python, until
+from tests.registry.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,14 +42,23 @@ class Waiter:
         self.outcome: ReserveOutcome | None = None
         self._registry = registry
         self._terms = Terms(**(terms or {"ttl_s": 60.0}))
-        before = set(in_line(registry))
+        self._has_joined = False
+        self._watch_line()
         self._thread = threading.Thread(target=self._wait, daemon=True)
         self._thread.start()
-        # On a busy machine another may have left meanwhile, or the branch be free already.
-        until(
-            lambda: set(in_line(registry)) - before or not self._thread.is_alive(),
-            "its place in the line",
-        )
+        # On a busy machine the branch may be free before it comes to the line.
+        until(lambda: self._has_joined or not self._thread.is_alive(), "its place in the line")
+
+    def _watch_line(self) -> None:
+        join_line = self._registry.store.join_line
+
+        @contextmanager
+        def joining(thread: str, deadline_s: float) -> Iterator[Any]:
+            with join_line(thread, deadline_s) as place:
+                self._has_joined = True
+                yield place
+
+        self._registry.store.join_line = joining
 
     def _wait(self) -> None:
         build = build_entry(self._registry, "main")
@@ -171,6 +181,18 @@ def test_a_liveness_lock_that_comes_free_wakes_the_waiter(
 def test_a_ttl_that_passes_wakes_the_waiter(registry: AgentRegistry) -> None:
     reserve(registry, ttl_s=1.0)
     assert Waiter(registry).granted().fence == 2
+
+
+def test_a_ttl_that_passes_before_the_waiter_sleeps_is_not_slept_through(tmp_path: Path) -> None:
+    world = World("directory", tmp_path)
+    held = world.reserve()
+    refused = world.refused()
+    assert held.entry == refused.entry
+    assert waiting._awaited(world.registry, "main", refused)[1] == 300
+    world.host.advance(299.5)
+    assert waiting._awaited(world.registry, "main", refused)[1] == pytest.approx(0.5)
+    world.host.advance(1)
+    assert waiting._awaited(world.registry, "main", refused)[1] < 0.1
 
 
 WAITER = """
