@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 KNOWN = HERE / "survivors.md"
-LIMIT_S = 120
+LIMIT_S = 300
 
 
 @attrs.frozen(kw_only=True)
