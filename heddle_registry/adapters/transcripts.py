@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from heddle_registry.adapters.position import Position, look, samples_digest
+from heddle_registry.core.record import Record
 
 if TYPE_CHECKING:
     import re
@@ -25,11 +26,13 @@ BLOCK_BYTES: Final = 1 << 18
 MAX_LINE_BYTES: Final = 16 << 20
 """A longer line is skipped with a fault: it would cost several times its size in memory."""
 MAX_GLUED_STARTS: Final = 64
-_NEWLINE: Final = 10
+_HEAD_BYTES: Final = 4096
+MAX_KINDS: Final = 256
+"""So many beginnings of lines are kept in mind, for all files."""
 
 
-@attrs.frozen(kw_only=True)
-class SourceFault:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SourceFault(Record):
     """What could not be read of one source. The totals of all others stand."""
 
     path: str
@@ -40,7 +43,7 @@ class SourceFault:
 
 
 @cache
-def json_parser() -> Callable[[bytes | bytearray | memoryview], Any]:
+def json_parser() -> Callable[[bytes | bytearray], Any]:
     """Return orjson's parser where it is installed (the extra ``fast``), else the standard one."""
     try:
         import orjson
@@ -49,11 +52,16 @@ def json_parser() -> Callable[[bytes | bytearray | memoryview], Any]:
     return orjson.loads
 
 
-def standard_parser(text: bytes | bytearray | memoryview) -> Any:
-    """Parse with the standard library, which knows no memoryview."""
+def standard_parser(text: bytes | bytearray) -> Any:
+    """Parse with the standard library."""
     import json
 
-    return json.loads(bytes(text))
+    return json.loads(text)
+
+
+@cache
+def _kinds(_head: re.Pattern[bytes], _kind: tuple[int, int]) -> dict[bytes, int]:
+    return {}
 
 
 class TranscriptSource:
@@ -79,10 +87,10 @@ class TranscriptSource:
         self.path = path
         self.position = position
         self.memory: dict[str, Any] = {} if memory is None else memory
-        self.line_at = 0
-        """Byte offset of the line being looked at."""
-        self.line_bytes = 0
-        """Length of the line being looked at."""
+        self._line_at = 0
+        self._lines: list[bytes] | None = None
+        self._line, self._lines_at = b"", 0
+        self._line_bytes = 0
         self.faults: list[SourceFault] = []
         self.actor: str | None = self.memory.get("_actor")
         self.parents: dict[str, str] = dict(self.memory.get("_parents", {}))
@@ -129,41 +137,66 @@ class TranscriptSource:
         are ``of_objects``, for `objects`: then it is yielded once it is a complete JSON object.
         """
         for block, limit, base in self._blocks(tail=of_objects):
-            view = memoryview(block)
             for start, end in _hits(block, limit, needles):
-                self.line_at, self.line_bytes = base + start, end - start
-                yield bytes(view[start:end])
-            view.release()  # or the buffer could not grow
+                self._line_at, self._line_bytes = base + start, end - start
+                yield bytes(block[start:end])
 
-    def lines_by_head(self, head: re.Pattern[bytes]) -> Iterator[tuple[int, bytes]]:
+    def lines_by_head(
+        self, head: re.Pattern[bytes], mark: bytes, kind: tuple[int, int]
+    ) -> Iterator[tuple[int, bytes]]:
         """Yield ``(group, line)`` for each new, complete line that may matter by its beginning.
 
         For files of which most lines need no parsing. ``head`` describes how every line begins,
         with a group around each beginning that matters: ``group`` is the number of the one that
-        matched, and lines whose head matched without a group are left out. Where a line begins
-        otherwise, or a second head is inside of one (a torn write), all lines near it come with
-        group 0. The last line may lack its end, as for `objects`.
+        matched, and lines whose head matched without a group are left out. Each begins with
+        ``mark``, which no other place of it holds; lines that agree in the bytes from the one to
+        the other end of ``kind`` are taken for lines of one kind, if a head ends within them.
+        Where a line begins otherwise, or a second mark is inside of one (a torn write), all lines
+        near it come with group 0. The last line may lack its end, as for `objects`.
         """
+        kinds, match = _kinds(head, kind), head.match
+        known, (first, last) = kinds.get, kind
         for block, limit, base in self._blocks(tail=True):
-            found = list(head.finditer(block, 0, limit))
-            starts = [match.start() for match in found]
-            lines = block.count(b"\n", 0, limit) + (block[limit - 1] != _NEWLINE)
-            if (
-                len(starts) != lines
-                or starts[0]
-                or any(block[at - 1] != _NEWLINE for at in starts[1:])
-            ):
-                for start, end in _hits(block, limit, ()):
-                    self.line_at, self.line_bytes = base + start, end - start
-                    yield 0, bytes(block[start:end])
-                continue
-            starts.append(limit + (block[limit - 1] != _NEWLINE))
-            for place, match in enumerate(found):
-                group = match.lastindex
-                if group is not None:
-                    start, end = starts[place], starts[place + 1] - 1
-                    self.line_at, self.line_bytes = base + start, end - start
-                    yield group, bytes(block[start:end])
+            with memoryview(block)[:limit] as view:
+                text = bytes(view)
+            lines = text.split(b"\n")
+            if not lines[-1]:
+                del lines[-1]
+            found = [(group, line) for line in lines if (group := known(line[first:last], -1))]
+            whole = text.count(mark) == len(lines)
+            for place, (group, line) in enumerate(found) if whole else ():
+                if group < 0:
+                    named = match(line)
+                    if named is None:
+                        whole = False
+                        break
+                    found[place] = (named.lastindex or 0, line)
+                    if named.end() <= last:
+                        if len(kinds) >= MAX_KINDS:  # some hold ids, and never come again
+                            kinds.clear()
+                        kinds[line[first:last]] = named.lastindex or 0
+            self._lines, self._lines_at = lines, base
+            for group, self._line in found if whole else [(0, line) for line in lines if line]:
+                if group or not whole:
+                    yield group, self._line
+            self._lines = None
+
+    @property
+    def line_at(self) -> int:
+        """Byte offset of the line being looked at."""
+        if self._lines is None:
+            return self._line_at
+        place = next(place for place, line in enumerate(self._lines) if line is self._line)
+        return self._lines_at + place + sum(map(len, self._lines[:place]))
+
+    @property
+    def line_bytes(self) -> int:
+        """Length of the line being looked at."""
+        return self._line_bytes if self._lines is None else len(self._line)
+
+    def parse(self, text: bytes) -> Any:
+        """Parse one JSON value; raises ValueError where it is none."""
+        return self._loads(text)
 
     def objects(self, line: bytes) -> Iterator[dict[str, Any]]:
         """Yield the JSON objects of the line that `lines` yielded last; mostly one."""
@@ -186,19 +219,18 @@ class TranscriptSource:
         """
         loads = self._loads
         for block, limit, base in self._blocks(tail=True):
-            view = memoryview(block)
             for start, end in _hits(block, limit, needles):
-                self.line_at, self.line_bytes = base + start, end - start
+                self._line_at, self._line_bytes = base + start, end - start
+                line = block[start:end]
                 try:
-                    record = loads(view[start:end])
+                    record = loads(line)
                 except ValueError:
-                    yield from self._unglue(bytes(view[start:end]))
+                    yield from self._unglue(line)
                     continue
                 if type(record) is dict:
                     yield record
-            view.release()  # or the buffer could not grow
 
-    def _unglue(self, line: bytes) -> Iterator[dict[str, Any]]:
+    def _unglue(self, line: bytes | bytearray) -> Iterator[dict[str, Any]]:
         # A torn write leaves a fragment with the next record glued to it. A record starts at a
         # brace that is not the value of a key and not an element of a list, or as this line does.
         import json
@@ -265,40 +297,49 @@ class TranscriptSource:
         with self._open() as file:
             if offset:
                 file.seek(offset)
-            buffer = self._buffer
-            while size := file.readinto(memoryview(buffer)[filled:]):
+            buffer, begun = self._buffer, offset > 0
+            # What was appended since the look is for the next read, whose look will tell of it.
+            while offset + filled < position.size:
+                size = file.readinto(memoryview(buffer)[filled:])
+                if not size:
+                    break
                 if self._progress is not None:
                     self._progress(size)
-                if buffer.find(0, filled, filled + size) >= 0:
-                    self.fault("binary", f"zero bytes after byte {offset}: this is no text")
+                if not begun and buffer.find(0, 0, min(size, _HEAD_BYTES)) >= 0:
+                    self.fault("binary", "zero bytes at the beginning: this is no text")
+                    tail = False
                     break
+                begun = True
                 cut = buffer.rfind(b"\n", filled, filled + size) + 1
-                filled += size
+                new, filled = cut or filled, filled + size
                 if skipping:
                     found = buffer.find(b"\n", 0, filled) + 1
                     skipping = not found
                     size = found or filled
                     offset += size
                     buffer[: filled - size] = buffer[size:filled]
-                    filled, cut = filled - size, max(0, cut - size)
+                    filled, cut, new = filled - size, max(0, cut - size), max(0, new - size)
+                # A hole in the file is no line: it would be read to its end for nothing.
+                is_hole = buffer.find(0, new, filled) >= 0
                 if cut:
                     yield buffer, cut, offset
                     offset += cut
                     # Not `del buffer[:cut]`, which would make the buffer smaller.
                     buffer[: filled - cut] = buffer[cut:filled]
                     filled -= cut
-                elif filled == len(buffer):
+                elif filled == len(buffer) and not is_hole:
                     if filled > MAX_LINE_BYTES:
                         self.fault("line_too_long", f"the line at byte {offset} was left out")
                         offset, filled, skipping = offset + filled, 0, True
                     else:
-                        if buffer is self._buffer:
-                            buffer = bytearray(buffer)  # the shared one stays small
-                        buffer.extend(bytes(filled))
-            else:
-                if tail and filled and self._is_object(buffer[:filled]):
-                    yield buffer, filled, offset
-                    offset += filled
+                        buffer = buffer + bytes(filled)  # a new one: the shared one stays small
+                if is_hole:
+                    self.fault("binary", f"zero bytes after byte {offset}: this is no text")
+                    tail = False
+                    break
+            if tail and filled and self._is_object(buffer[:filled]):
+                yield buffer, filled, offset
+                offset += filled
             self.position = position._replace(
                 offset=offset, skipping=skipping, check=samples_digest(file.fileno(), offset)
             )

@@ -14,6 +14,7 @@ from heddle_registry.adapters.transcripts import (
     SourceFault,
     TranscriptSource,
 )
+from heddle_registry.core.record import Record
 from heddle_registry.core.usage import (
     UsageCounter,
     UsageRecord,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 FLUSH_RECORDS: Final = 20_000
 """Records held in memory before they are joined with the stored ones (about 10 MB)."""
+_ACTOR: Final = UsageRecord._fields.index("actor")
 
 
 class Prices(Protocol):
@@ -48,8 +50,8 @@ class Prices(Protocol):
         ...
 
 
-@attrs.frozen(kw_only=True)
-class UsageRow:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class UsageRow(Record):
     """One actor's own usage (never its children's)."""
 
     actor: str
@@ -62,8 +64,8 @@ class UsageRow:
     by_model: Mapping[str | None, UsageTotals]
 
 
-@attrs.frozen(kw_only=True)
-class UsageReport:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class UsageReport(Record):
     """What `read_usage` found. ``faults`` names the sources that could not be read in full."""
 
     rows: tuple[UsageRow, ...]
@@ -172,7 +174,7 @@ class _Actors(dict[str | None, int]):
 
     def __missing__(self, name: str | None) -> int:
         key = self._own if name is None else f"{self._harness}:{name}"
-        number = self[name] = self._state.records.actor(self._harness, key, self._source)
+        number = self[name] = self._state.records.names.actor(self._harness, key, self._source)
         return number
 
 
@@ -278,9 +280,8 @@ class _Reading:
                 now = now._replace(offset=held.offset, check=held.check, skipping=held.skipping)
             else:
                 again += self._state.forget(known)
-        self._state.savepoint()
         try:
-            known = known or self._state.add_source(harness, path, now.mtime_ns)
+            known = known or self._state.add_source(now.mtime_ns)
             self._fold(reader, harness, path, key, known, now)
         except _StateBroken as error:
             raise error.cause from error
@@ -320,6 +321,7 @@ class _Reading:
         series: dict[str, list[int]] = source.memory.setdefault("_series", {})
         actors = _Actors(self._state, harness, known.source, key or f"{harness}:path:{path}")
         pending: dict[str, UsageRecord] = {}
+        began = known.began
         for answer in reader(source) or ():
             record: UsageRecord | None
             if type(answer) is UsageRecord:
@@ -332,24 +334,25 @@ class _Reading:
                 wrong = type(answer).__name__
                 raise TypeError(f"heddle_usage answered {wrong}, not UsageRecord or UsageCounter")
             if record.actor is None and source.actor is not None:
-                record = record._replace(actor=source.actor)
-            if not known.began and record.at is not None:
-                known.began = instant_s(record.at)
-            held = pending.get(record.id)
-            pending[record.id] = record if held is None else join_records(held, record)
-            if len(pending) >= FLUSH_RECORDS:
+                record = UsageRecord._make((*record[:_ACTOR], source.actor, *record[_ACTOR + 1 :]))
+            if not began and record.at is not None:
+                known.began = began = instant_s(record.at)
+            held = pending.setdefault(record.id, record)
+            if held is not record:
+                pending[record.id] = join_records(held, record)
+            elif len(pending) >= FLUSH_RECORDS:
                 self._flush(source, known, pending, actors)
         if not series:
             del source.memory["_series"]
         named = [source.actor] if source.actor is not None else []
         for name in (*named, *source.parents):  # an actor without usage yet is an answer too
-            self._state.records.actor(harness, f"{harness}:{name}", known.source, told=True)
+            self._state.records.names.actor(harness, f"{harness}:{name}", known.source, told=True)
         self._flush(source, known, pending, actors)
         for child, parent in source.parents.items():
-            self._state.records.link(f"{harness}:{child}", f"{harness}:{parent}")
+            self._state.records.names.link(f"{harness}:{child}", f"{harness}:{parent}")
         known.position, known.memory, known.faults = source.position, source.memory, source.faults
         self._faults += source.faults
-        self._state.save_source(known)
+        self._state.save_source(harness, path, known)
 
     def _flush(
         self,
@@ -372,8 +375,6 @@ class _Reading:
                 actors,
                 document=document,
             )
-        except (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError) as error:
-            raise TypeError(f"a record has a value of the wrong type: {error}") from error
         except sqlite3.Error as error:
             raise _StateBroken(error) from error
         pending.clear()

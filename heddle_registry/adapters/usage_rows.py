@@ -12,6 +12,7 @@ from hashlib import blake2b
 from operator import add
 from typing import TYPE_CHECKING, Any, Final
 
+from heddle_registry.adapters.usage_names import NameTable
 from heddle_registry.core.usage import (
     LONG_CONTEXT_TOKENS,
     UsageGroup,
@@ -35,14 +36,14 @@ _SUMS: Final = "input, creation, creation_1h, cached, output, reasoning, tools, 
 _SUM_COUNT: Final = 9
 _SUMS_AT: Final = 7
 """Where the sums begin in a row of ``record``."""
+BATCH_ROWS: Final = 20_000
+"""Records that wait in memory before they are written (about 10 MB)."""
+MAX_SUMMED: Final = (1 << 53) - 1
+"""What a record may hold at most, far above `core.usage.MAX_COUNT`."""
 _MARKS: Final = ", ".join("?" * (_SUMS_AT + _SUM_COUNT))
 _TOTALS: Final = ", ".join(f"sum({column})" for column in _SUMS.split(", "))
 
 TABLES: Final = f"""
-CREATE TABLE name (name INTEGER PRIMARY KEY, text TEXT UNIQUE);
-CREATE TABLE actor (actor INTEGER PRIMARY KEY, harness TEXT, key TEXT UNIQUE, parent TEXT);
-CREATE TABLE holds (
-    source INTEGER, actor INTEGER, told INTEGER, PRIMARY KEY (source, actor)) WITHOUT ROWID;
 CREATE TABLE shares (one INTEGER, other INTEGER, PRIMARY KEY (one, other)) WITHOUT ROWID;
 CREATE TABLE record (
     id INTEGER PRIMARY KEY, owner INTEGER, actor INTEGER, model INTEGER, flags INTEGER,
@@ -52,33 +53,105 @@ CREATE TABLE sums (
     actor INTEGER, model INTEGER, flags INTEGER, {_SUMS}, PRIMARY KEY (actor, model, flags)
 ) WITHOUT ROWID
 """
-"""``holds``: whose usage a source has, ``told``: listed even without any. ``shares``: two sources
-had a record of one id. Documents are read again at every change, so their records can be found by
-owner; for others, which are appended to, that index would cost more than it saves."""
-
-
-def _storable(name: str) -> str:
-    """Replace what is no text: JSON may hold halves of characters."""
-    return name.encode("utf-8", "replace").decode()
+"""``shares``: two sources had a record of one id. Documents are read again at every change, so
+their records can be found by owner; for others, which are appended to, that index would cost more
+than it saves."""
 
 
 class RecordTable:
-    """Records joined under their ids; sums by actor, model and what is known of a record."""
+    """Records joined under their ids; sums by actor, model and what is known of a record.
+
+    What is new waits in memory, at most some `BATCH_ROWS` records: SQLite keeps a copy of every
+    page that a savepoint touches, so one for each of a thousand files costs more than the rows.
+    """
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._sums: dict[tuple[int, int, int], list[int]] = {}
-        self.forget_cache()
-
-    def forget_cache(self) -> None:
-        """Drop what is held in memory, after a part of the transaction was rolled back."""
-        self._names: dict[str | None, int] = {None: 0}
-        self._texts: dict[int, str | None] = {0: None}
-        self._actors: dict[str, int] = {}
-        self._keys: dict[int, str] = {}
-        self._held: dict[tuple[int, int], bool] = {}
+        self._sums_before: dict[tuple[int, int, int], list[int]] | None = None
+        """The sums before the savepoint, while one is open."""
+        self._part: dict[int, Row] = {}
+        """Rows of the part that may be taken back."""
+        self._batch: dict[int, Row] = {}
+        """Rows of earlier parts that are not written yet."""
+        self.names = NameTable(db)
         self._ranks: dict[int, Rank] = {}
-        self._part: dict[tuple[int, int, int], list[int]] = {}
+
+    # -- parts
+
+    def release(self) -> None:
+        """Keep what was joined since the part before."""
+        if self._sums_before is not None:
+            self._db.execute("RELEASE part")
+            self._sums_before = None
+        self._take_part()
+        self.names.keep()
+        if len(self._batch) >= BATCH_ROWS:
+            self._write_rows()
+
+    def rollback(self) -> None:
+        """Take back what was joined since the part before."""
+        self._part = {}
+        self.names.drop()
+        if self._sums_before is not None:
+            self._db.execute("ROLLBACK TO part")
+            self._db.execute("RELEASE part")
+            self._sums, self._sums_before = self._sums_before, None
+        self.write()
+        self.names.forget_cache()
+        self._ranks = {}
+
+    def _spill(self) -> None:
+        """Write what the current part has so far, so that it can still be taken back."""
+        if self._sums_before is None:
+            self.write()
+            self._db.execute("SAVEPOINT part")
+            self._sums_before = {key: [*sums] for key, sums in self._sums.items()}
+        self._take_part()
+        self._write_rows()
+
+    def _take_part(self) -> None:
+        batch, part = self._batch, self._part
+        if not batch:
+            self._batch, self._part = part, batch
+            return
+        for number in batch.keys() & part.keys():
+            part[number] = self._joined(batch[number], part[number])
+        batch.update(part)
+        self._part = {}
+
+    def write(self) -> None:
+        """Write what the parts that were kept left in memory, all but the sums."""
+        self._write_rows()
+        self.names.write()
+
+    def _write_rows(self) -> None:
+        rows, self._batch = self._batch, {}
+        if not rows:
+            return
+        # Nearly always all ids are new: that costs no look-up.
+        self._db.execute("SAVEPOINT rows")
+        try:
+            self._db.executemany(f"INSERT INTO record VALUES ({_MARKS})", rows.values())
+        except sqlite3.IntegrityError:
+            self._db.execute("ROLLBACK TO rows")
+            for row in self._existing(rows):
+                self._add(row, -1)
+                rows[row[0]] = self._joined(row, rows[row[0]])
+            self._db.executemany(f"INSERT OR REPLACE INTO record VALUES ({_MARKS})", rows.values())
+        self._db.execute("RELEASE rows")
+        by_key: dict[tuple[int, int, int], list[Row]] = {}
+        for row in rows.values():
+            key = row[2:5]
+            if key in by_key:
+                by_key[key].append(row)
+            else:
+                by_key[key] = [row]
+        for key, alike in by_key.items():
+            if not key[2] & _REPLAYED:
+                self._move(key, map(sum, [*zip(*alike, strict=True)][_SUMS_AT:]))
+
+    # -- records
 
     def join(
         self,
@@ -93,33 +166,25 @@ class RecordTable:
         """Join records with what is known under their ids, and move the sums by the difference.
 
         Each record's ``actor`` is a key of ``actors``; ids are unique among ``records``, and each
-        harness has ids of its own. Raises sqlite3.Error where the file cannot take them.
+        harness has ids of its own. Raises TypeError where a record holds what is no number, and
+        sqlite3.Error where the file cannot take them.
         """
         fresh: dict[int, Row] = {}
-        prefix = f"{harness}\0".encode()
+        copy = blake2b(f"{harness}\0".encode(), digest_size=8).copy
         row_of, number_of, kind = self._row, int.from_bytes, _DOCUMENT if document else 0
         for record in records:
-            digest = blake2b(prefix + record.id.encode("utf-8", "replace"), digest_size=8).digest()
-            number = number_of(digest, "big", signed=True)
+            digest = copy()
+            digest.update(record.id.encode("utf-8", "replace"))
+            number = number_of(digest.digest(), "big", signed=True)
             fresh[number] = row_of(number, source, record, actors[record.actor], kind)
         self._ranks[source] = rank
-        # Nearly always all ids are new: that costs no look-up.
-        self._db.execute("SAVEPOINT rows")
-        try:
-            self._db.executemany(f"INSERT INTO record VALUES ({_MARKS})", fresh.values())
-        except sqlite3.IntegrityError:
-            self._db.execute("ROLLBACK TO rows")
-            for row in self._existing(fresh):
-                self._add(row, -1)
-                fresh[row[0]] = self._joined(row, fresh[row[0]], rank)
-            self._db.executemany(f"INSERT OR REPLACE INTO record VALUES ({_MARKS})", fresh.values())
-        self._db.execute("RELEASE rows")
-        by_key: dict[tuple[int, int, int], list[Row]] = {}
-        for row in fresh.values():
-            by_key.setdefault(row[2:5], []).append(row[_SUMS_AT:])
-        for key, rows in by_key.items():
-            if not key[2] & _REPLAYED:
-                self._move(key, map(sum, zip(*rows, strict=True)))
+        part = self._part
+        if part:
+            for number in part.keys() & fresh.keys():
+                fresh[number] = self._joined(part[number], fresh[number])
+        part.update(fresh)
+        if len(part) >= BATCH_ROWS:
+            self._spill()
 
     def forget(self, source: int, *, document: bool) -> list[int]:
         """Drop all that a source gave. Return the sources to read again.
@@ -127,6 +192,7 @@ class RecordTable:
         Those hold copies of its records, or of theirs: of a record that two files hold only the
         joined one is kept.
         """
+        self.write()
         family, ahead = [source], [source]
         while ahead:
             one = ahead.pop()
@@ -146,10 +212,8 @@ class RecordTable:
             ):
                 self._add(row, -1)
             self._db.execute(f"DELETE FROM record WHERE owner = ?{of_document}", (one,))
-            self._db.execute("DELETE FROM holds WHERE source = ?", (one,))
+            self.names.forget(one)
             self._db.execute("DELETE FROM shares WHERE one = ?1 OR other = ?1", (one,))
-        self._held = {}
-        self.keep_sums()
         return family[1:]
 
     def _row(self, number: int, source: int, record: UsageRecord, actor: int, kind: int) -> Row:
@@ -158,6 +222,13 @@ class RecordTable:
             replayed, weight, hour, requests,
         ) = record  # fmt: skip
         whole = fresh + creation + cached
+        # Rows are written later, where it would be too late to tell whose they were. Bits that no
+        # count has are in none of these if they are not in all together.
+        every = fresh | creation | cached | output | tools | weight | hour | requests
+        if not 0 <= every <= MAX_SUMMED:
+            numbers = (fresh, creation, cached, output, tools, weight, hour, requests)
+            if max(map(abs, numbers)) > MAX_SUMMED:
+                raise TypeError(f"one of {numbers} is no count")
         flags = kind | _LONG if whole > LONG_CONTEXT_TOKENS else kind
         if cost is None:
             cost = 0
@@ -169,15 +240,14 @@ class RecordTable:
             reasoning = 0
             if output:
                 flags |= _NO_REASONING
+        if not (-MAX_SUMMED <= cost <= MAX_SUMMED and -MAX_SUMMED <= reasoning <= MAX_SUMMED):
+            raise TypeError(f"a cost of {cost} or {reasoning} tokens of reasoning")
         if lower_bound:
             flags |= _LOWER
         if replayed:
             flags |= _REPLAYED
-        name = self._names.get(model)
-        if name is None:
-            name = self._name(model)
         return (
-            number, source, actor, name, flags, weight, instant_s(at),
+            number, source, actor, self.names.name(model), flags, weight, instant_s(at),
             fresh, creation, hour, cached, output, reasoning, tools, cost, requests,
         )  # fmt: skip
 
@@ -193,8 +263,8 @@ class RecordTable:
             (json.dumps(numbers),),
         ).fetchall()
 
-    def _joined(self, old: Row, new: Row, rank: Rank) -> Row:
-        """Join a stored row with a new one: the numbers by `join_records`, the owner by rank."""
+    def _joined(self, old: Row, new: Row) -> Row:
+        """Join a known row with a new one: the numbers by `join_records`, the owner by rank."""
         ours, theirs = self._record(old), self._record(new)
         joined = join_records(ours, theirs)
         owner = old
@@ -203,7 +273,7 @@ class RecordTable:
         else:
             self._db.execute("INSERT OR IGNORE INTO shares VALUES (?, ?)", (old[1], new[1]))
             before = (bool(old[4] & _REPLAYED), old[5], self._rank(old[1]))
-            if owns_before((bool(new[4] & _REPLAYED), new[5], rank), before):
+            if owns_before((bool(new[4] & _REPLAYED), new[5], self._rank(new[1])), before):
                 owner = new
         return self._row(old[0], owner[1], joined, owner[2], owner[4] & _DOCUMENT)
 
@@ -220,9 +290,9 @@ class RecordTable:
             tool_calls=row[13],
             cost_micros_usd=row[14] if flags & _COSTED else None,
             requests=row[15],
-            model=self._text(row[3]),
+            model=self.names.text(row[3]),
             at=row[6] or None,
-            actor=self._actor_key(row[2]),
+            actor=self.names.actor_key(row[2]),
             lower_bound=bool(flags & _LOWER),
             replayed=bool(flags & _REPLAYED),
             weight=row[5],
@@ -241,18 +311,12 @@ class RecordTable:
             self._move((row[2], row[3], row[4]), (sign * number for number in row[_SUMS_AT:]))
 
     def _move(self, key: tuple[int, int, int], by: Iterable[int]) -> None:
-        sums = self._part.get(key)
-        self._part[key] = [*by] if sums is None else [*map(add, sums, by)]
-
-    def keep_sums(self) -> None:
-        """Add what the current part of the transaction moved to what is to be written."""
-        for key, moved in self._part.items():
-            sums = self._sums.get(key)
-            self._sums[key] = moved if sums is None else [*map(add, sums, moved)]
-        self._part = {}
+        sums = self._sums.get(key)
+        self._sums[key] = [*by] if sums is None else [*map(add, sums, by)]
 
     def write_sums(self) -> None:
-        """Write the sums that were moved."""
+        """Write all that waits in memory, and move the sums."""
+        self.write()
         updates = ", ".join(
             f"{column} = {column} + excluded.{column}" for column in _SUMS.split(", ")
         )
@@ -272,58 +336,6 @@ class RecordTable:
         )
         counted = {row for row in self._db.execute(query) if any(row[3:])}
         return counted == {row for row in self._db.execute("SELECT * FROM sums") if any(row[3:])}
-
-    # -- names
-
-    def _name(self, text: str | None) -> int:
-        known = self._names.get(text)
-        if known is None and text is not None:
-            text = _storable(text)
-            self._db.execute("INSERT OR IGNORE INTO name VALUES (NULL, ?)", (text,))
-            (known,) = self._db.execute("SELECT name FROM name WHERE text = ?", (text,)).fetchone()
-            self._names[text] = known
-        return int(known or 0)
-
-    def _text(self, name: int) -> str | None:
-        if name not in self._texts:
-            row = self._db.execute("SELECT text FROM name WHERE name = ?", (name,)).fetchone()
-            self._texts[name] = str(row[0])
-        return self._texts[name]
-
-    def actor(self, harness: str, key: str, source: int, *, told: bool = False) -> int:
-        """Return the number of an actor that a source holds; ``told``: also without any usage."""
-        known = self._actors.get(key)
-        if known is None:
-            key = _storable(key)
-            row = self._db.execute("SELECT actor FROM actor WHERE key = ?", (key,)).fetchone()
-            known = self._actors[key] = int(
-                row[0]
-                if row
-                else self._db.execute(
-                    "INSERT INTO actor VALUES (NULL, ?, ?, NULL)", (harness, key)
-                ).lastrowid
-                or 0
-            )
-        if told > self._held.get((source, known), -1):
-            self._held[source, known] = told
-            self._db.execute(
-                "INSERT INTO holds VALUES (?1, ?2, ?3)"
-                " ON CONFLICT (source, actor) DO UPDATE SET told = max(told, ?3)",
-                (source, known, told),
-            )
-        return int(known)
-
-    def _actor_key(self, actor: int) -> str:
-        if actor not in self._keys:
-            row = self._db.execute("SELECT key FROM actor WHERE actor = ?", (actor,)).fetchone()
-            self._keys[actor] = str(row[0])
-        return self._keys[actor]
-
-    def link(self, key: str, parent: str) -> None:
-        """Remember an actor's parent."""
-        self._db.execute(
-            "UPDATE actor SET parent = ? WHERE key = ?", (_storable(parent), _storable(key))
-        )
 
     # -- answers
 
@@ -353,27 +365,22 @@ class RecordTable:
             for row in self._db.execute(query, (least, most)):
                 within.setdefault(row[0], []).append(row[1:])
         found: dict[int, tuple[str, str, str | None, list[int], list[UsageGroup]]] = {}
-        for source in sources:
-            for actor, key, harness, parent, told in self._db.execute(
-                "SELECT actor, key, harness, parent, told FROM holds JOIN actor USING (actor)"
-                " WHERE source = ?",
-                (source,),
-            ).fetchall():
-                if actor in found:
-                    found[actor][3].append(source)
-                    continue
-                sums = within.get(actor, [])
-                if is_whole:
-                    query = f"SELECT model, flags, {_SUMS} FROM sums WHERE actor = ?"
-                    sums = self._db.execute(query, (actor,)).fetchall()
-                groups = [self._group(row[0], row[1], row[2:]) for row in sums if any(row[2:])]
-                if groups or told:
-                    found[actor] = (key, harness, parent, [source], groups)
+        for source, actor, key, harness, parent, told in self.names.holders(sources):
+            if actor in found:
+                found[actor][3].append(source)
+                continue
+            sums = within.get(actor, [])
+            if is_whole:
+                query = f"SELECT model, flags, {_SUMS} FROM sums WHERE actor = ?"
+                sums = self._db.execute(query, (actor,)).fetchall()
+            groups = [self._group(row[0], row[1], row[2:]) for row in sums if any(row[2:])]
+            if groups or told:
+                found[actor] = (key, harness, parent, [source], groups)
         return list(found.values())
 
     def _group(self, model: int, flags: int, sums: Sequence[int]) -> UsageGroup:
         return UsageGroup(
-            model=self._text(model),
+            model=self.names.text(model),
             long_context=bool(flags & _LONG),
             costed=bool(flags & _COSTED),
             reasoning_known=not flags & _NO_REASONING,

@@ -17,17 +17,19 @@ import json
 import os
 import sqlite3
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from heddle_registry.adapters import usage_names, usage_rows
 from heddle_registry.adapters.atomic_file import folder_mode
 from heddle_registry.adapters.position import Position
 from heddle_registry.adapters.transcripts import SourceFault
-from heddle_registry.adapters.usage_rows import TABLES, RecordTable
+from heddle_registry.adapters.usage_rows import RecordTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from heddle_registry.adapters.usage_rows import Rank
 
@@ -42,7 +44,8 @@ CREATE TABLE source (
     source INTEGER PRIMARY KEY, harness TEXT, path TEXT, stamp TEXT, began REAL, born INTEGER,
     position TEXT, memory TEXT, faults TEXT, UNIQUE (harness, path));
 """
-    + TABLES
+    + usage_names.TABLES
+    + usage_rows.TABLES
 )
 
 
@@ -56,6 +59,8 @@ class KnownSource:
     position: Position | None
     memory: dict[str, Any]
     faults: list[SourceFault]
+    is_new: bool = attrs.field(default=False, eq=False)
+    """It has no row yet."""
 
     def rank(self, path: str) -> Rank:
         """Return the key by which the first of several claimants of a record is found."""
@@ -64,6 +69,8 @@ class KnownSource:
 
 class UsageState:
     """The open state. Use `begin`, then the rest, then `commit`.
+
+    What is read is kept in parts, each ended by `release` or `rollback`.
 
     Everything raises sqlite3.Error where the file is damaged, full or not to be written.
     """
@@ -77,6 +84,8 @@ class UsageState:
             ":memory:" if path is None else path, timeout=_BUSY_S, isolation_level=None
         )
         self.records = RecordTable(self._db)
+        self._next_source = 0
+        self._new_sources: list[tuple[Any, ...]] = []
 
     def begin(self) -> None:
         """Take the write lock, and make or check the tables."""
@@ -110,26 +119,22 @@ class UsageState:
 
     def commit(self) -> None:
         """Keep what was read."""
+        self._write_sources()
+        self.records.write_sums()
         self._db.execute("COMMIT")
 
     def close(self) -> None:
         """Close the file; an open transaction is rolled back."""
         self._db.close()
 
-    def savepoint(self) -> None:
-        """Begin a part that `rollback` can take back alone."""
-        self._db.execute("SAVEPOINT part")
-
     def release(self) -> None:
-        """End that part and keep it."""
-        self._db.execute("RELEASE part")
-        self.records.keep_sums()
+        """End a part of the reading, mostly a source, and keep it."""
+        self.records.release()
 
     def rollback(self) -> None:
-        """Take back all since `savepoint`."""
-        self._db.execute("ROLLBACK TO part")
-        self._db.execute("RELEASE part")
-        self.records.forget_cache()
+        """Take back what was joined since the last `release`."""
+        self._write_sources()
+        self.records.rollback()
 
     # -- sources
 
@@ -159,6 +164,7 @@ class UsageState:
 
     def source(self, harness: str, path: str) -> KnownSource | None:
         """Return what is known of a source."""
+        self._write_sources()
         row = self._db.execute(
             "SELECT source, began, born, position, memory, faults, stamp FROM source"
             " WHERE harness = ? AND path = ?",
@@ -191,44 +197,60 @@ class UsageState:
             faults=[SourceFault(path=path, **fault) for fault in json.loads(row[5])],
         )
 
-    def add_source(self, harness: str, path: str, born: int) -> KnownSource:
-        """Make a row for a source that is read for the first time."""
-        cursor = self._db.execute(
-            "INSERT INTO source VALUES (NULL, ?, ?, '', 0, ?, NULL, '{}', '[]')",
-            (harness, path, born),
-        )
-        return KnownSource(
-            source=int(cursor.lastrowid or 0),
+    def add_source(self, born: int) -> KnownSource:
+        """Return what `save_source` keeps of a source that is read for the first time."""
+        if not self._next_source:
+            (most,) = self._db.execute("SELECT max(source) FROM source").fetchone()
+            self._next_source = (most or 0) + 1
+        known = KnownSource(
+            source=self._next_source,
             began=0.0,
             born=born,
             position=None,
             memory={},
             faults=[],
+            is_new=True,
         )
+        self._next_source += 1
+        return known
 
-    def save_source(self, known: KnownSource) -> None:
-        """Write a source's row back."""
+    def save_source(self, harness: str, path: str, known: KnownSource) -> None:
+        """Write a source's row."""
         at = known.position
-        self._db.execute(
-            "UPDATE source SET stamp = ?, began = ?, position = ?, memory = ?, faults = ?"
-            " WHERE source = ?",
-            (
-                "" if at is None else at.stamp,
-                known.began,
-                None if at is None else f"{at.offset} {at.check} {at.skipping:d} {at.whole:d}",
-                json.dumps(known.memory) if known.memory else "{}",
-                json.dumps([{"code": one.code, "detail": one.detail} for one in known.faults])
-                if known.faults
-                else "[]",
-                known.source,
-            ),
+        row = (
+            "" if at is None else at.stamp,
+            known.began,
+            None if at is None else f"{at.offset} {at.check} {at.skipping:d} {at.whole:d}",
+            _as_json(known.memory) if known.memory else "{}",
+            json.dumps([{"code": one.code, "detail": one.detail} for one in known.faults])
+            if known.faults
+            else "[]",
+            known.source,
         )
+        if known.is_new:
+            known.is_new = False
+            self._new_sources.append((*row, harness, path, known.born))
+        else:
+            self._db.execute(
+                "UPDATE source SET stamp = ?, began = ?, position = ?, memory = ?, faults = ?"
+                " WHERE source = ?",
+                row,
+            )
+
+    def _write_sources(self) -> None:
+        self._db.executemany(
+            "INSERT INTO source (stamp, began, position, memory, faults, source, harness, path,"
+            " born) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            self._new_sources,
+        )
+        self._new_sources.clear()
 
     def forget(self, known: KnownSource) -> list[tuple[str, str]]:
         """Drop all that a source gave, as if it was never read.
 
         Return ``(harness, path)`` of those that must be read again with it: see `RecordTable`.
         """
+        self._write_sources()
         document = known.position is not None and known.position.whole
         others = self.records.forget(known.source, document=document)
         again = []
@@ -243,6 +265,22 @@ class UsageState:
             ).fetchall()
         known.position, known.memory, known.faults, known.began = None, {}, [], 0.0
         return again[1:]
+
+
+@cache
+def _fast_writer() -> Callable[[Any], bytes] | None:
+    try:
+        import orjson
+    except ImportError:
+        return None
+    return orjson.dumps
+
+
+def _as_json(value: Any) -> str:
+    if (dumps := _fast_writer()) is not None:
+        with suppress(TypeError):  # keys that are no text, numbers beyond 64 bits
+            return dumps(value).decode()
+    return json.dumps(value)
 
 
 def _boot_id() -> str:

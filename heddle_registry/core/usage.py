@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
+from heddle_registry.core.record import Record
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -104,35 +106,43 @@ def counter_delta(
     ``state`` is what the previous call for this series returned (JSON-able: how often the
     counter began again, then its five buckets), None for a first reading.
     """
-    series, fresh, creation, cached, output, reasoning, key, last, forked, replayed, *_ = counter
-    total = [fresh, creation, cached, output, reasoning]
+    (
+        series, fresh, creation, cached, output, reasoning, key, last, forked, replayed, model, at,
+        actor,
+    ) = counter  # fmt: skip
     if state is None:
-        epoch, base = 0, [0, 0, 0, 0, 0]
+        epoch = fresh_0 = creation_0 = cached_0 = output_0 = reasoning_0 = 0
         if forked and last is not None and not replayed:
-            base = [max(0, now - call) for now, call in zip(total, last, strict=True)]
+            fresh_0, creation_0, cached_0, output_0, reasoning_0 = (
+                max(0, now - call) for now, call in zip(counter[1:6], last, strict=True)
+            )
     else:
-        epoch, *base = state
-        if total == base:
+        epoch, fresh_0, creation_0, cached_0, output_0, reasoning_0 = state
+        whole, whole_0 = fresh + creation + cached + output, fresh_0 + creation_0 + cached_0
+        if whole == whole_0 + output_0 and counter[1:6] == tuple(state[1:]):
             return None, state
         if (
-            output < base[3]
-            or fresh + creation + cached + output < sum(base[:4])
-            or (last is not None and total == list(last) and any(base))
+            output < output_0
+            or whole < whole_0 + output_0
+            or (last is not None and counter[1:6] == tuple(last) and any(state[1:]))
         ):
-            epoch, base = epoch + 1, [0, 0, 0, 0, 0]
-    after = [epoch, *total]
+            epoch += 1
+            fresh_0 = creation_0 = cached_0 = output_0 = reasoning_0 = 0
+    after = [epoch, fresh, creation, cached, output, reasoning]
     if replayed:
         return None, after
     return UsageRecord(
         key or f"{series}#{epoch}#{fresh}.{creation}.{cached}.{output}.{reasoning}",
-        fresh - base[0],
-        creation - base[1],
-        cached - base[2],
-        output - base[3],
-        reasoning - base[4],
-        model=counter.model,
-        at=counter.at,
-        actor=counter.actor,
+        fresh - fresh_0,
+        creation - creation_0,
+        cached - cached_0,
+        output - output_0,
+        reasoning - reasoning_0,
+        0,
+        None,
+        model,
+        at,
+        actor,
     ), after
 
 
@@ -256,8 +266,8 @@ class UsageGroup(NamedTuple):
     requests: int = 0
 
 
-@attrs.frozen(kw_only=True)
-class UsageTotals:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class UsageTotals(Record):
     """Absolute, disjoint totals of one actor, model, branch or tree. ``+`` adds two."""
 
     input_tokens: int = 0

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from heddle_registry.adapters import usage_rows
 from heddle_registry.adapters.usage_state import UsageState
 from heddle_registry.core.usage import UsageRecord
 
@@ -35,28 +37,64 @@ def opened() -> UsageState:
     return state
 
 
-def join(state: UsageState, source: int, *records: UsageRecord) -> None:
+def begin(state: UsageState, source: int, *records: UsageRecord) -> None:
     unique = {record.id: record for record in records}.values()
-    actor = state.records.actor("acme", f"acme:session:{source}", source)
+    actor = state.records.names.actor("acme", f"acme:session:{source}", source)
     rank = (float(source), 0, "")
     state.records.join("acme", source, rank, unique, {None: actor}, document=False)
-    state.records.keep_sums()
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 3), st.lists(RECORD, max_size=4)), max_size=8), st.data())
-def test_the_sums_are_those_of_the_records_whatever_was_joined_or_forgotten(
-    steps: list[tuple[int, list[UsageRecord]]], data: st.DataObject
+def join(state: UsageState, source: int, *records: UsageRecord) -> None:
+    begin(state, source, *records)
+    state.release()
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.lists(RECORD, max_size=4)), max_size=8),
+    st.integers(1, 6),
+    st.data(),
+)
+def test_the_sums_are_those_of_the_records_whatever_was_joined_taken_back_or_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+    steps: list[tuple[int, list[UsageRecord]]],
+    batch: int,
+    data: st.DataObject,
 ) -> None:
+    monkeypatch.setattr(usage_rows, "BATCH_ROWS", batch)
     state = opened()
     for source in (1, 2, 3):
-        state.add_source("acme", str(source), source)
+        state.save_source("acme", str(source), state.add_source(source))
     for source, records in steps:
-        join(state, source, *records)
-        if data.draw(st.integers(0, 4)) == 0:
+        what = data.draw(st.sampled_from(["keep", "keep", "take back", "forget"]))
+        if what == "take back":
+            known = outputs(state)
+            begin(state, source, *records)
+            begin(state, source, *records[1:])
+            state.rollback()
+            assert outputs(state) == known
+        else:
+            join(state, source, *records)
+        if what == "forget":
             state.records.forget(source, document=False)
     state.records.write_sums()
     assert state.records.sums_agree()
+    state.close()
+
+
+def test_a_number_that_no_table_holds_costs_its_own_source_alone() -> None:
+    state = opened()
+    join(state, 1, UsageRecord("a", output=4))
+    for odd in ("4", None, 1 << 60, -1 << 60):
+        wrong: Any = odd
+        with pytest.raises(TypeError):
+            begin(state, 2, UsageRecord("b", output=1), UsageRecord("c", output=wrong))
+        with pytest.raises(TypeError):
+            begin(state, 2, UsageRecord("c", cost_micros_usd=wrong or "4"))
+        state.rollback()
+    assert outputs(state) == {"acme:session:1": 4}
     state.close()
 
 
@@ -83,7 +121,7 @@ def test_a_window_has_its_beginning_and_not_its_end_and_what_has_no_time_is_befo
 def test_a_record_in_two_files_is_the_first_ones_and_both_are_read_again_together() -> None:
     state = opened()
     for source in (1, 2):
-        state.add_source("acme", str(source), source)
+        state.save_source("acme", str(source), state.add_source(source))
     join(state, 2, UsageRecord("a", output=4), UsageRecord("b", output=2))
     assert outputs(state) == {"acme:session:2": 6}
     join(state, 1, UsageRecord("a", output=4))

@@ -40,13 +40,13 @@ def _own_boot(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def add(state: UsageState, path: str, output: int) -> None:
-    known = state.source("acme", path) or state.add_source("acme", path, 1)
-    state.savepoint()
-    actor = state.records.actor("acme", "acme:session:1", known.source)
+    known = state.source("acme", path) or state.add_source(1)
+    actor = state.records.names.actor("acme", "acme:session:1", known.source)
     record = UsageRecord(f"{path}{output}", output=output)
     state.records.join(
         "acme", known.source, (0.0, 0, path), [record], {None: actor}, document=False
     )
+    state.save_source("acme", path, known)
     state.release()
 
 
@@ -59,10 +59,10 @@ def test_what_is_known_of_a_source_comes_back_as_it_was_kept(tmp_path: Path) -> 
     tmp_path.chmod(0o750)
     path = tmp_path / "usage.sqlite"
     state = filled(path)
-    known = state.add_source("acme", "/log", 9)
+    known = state.add_source(9)
     known.position, known.began, known.memory = AT, 1.5, {"model": "m", "n": [1]}
     known.faults = [SourceFault(path="/log", code="binary", detail="x")]
-    state.save_source(known)
+    state.save_source("acme", "/log", known)
     state.commit()
     state.close()
     state = filled(path)
@@ -78,8 +78,7 @@ def test_what_was_not_committed_or_was_taken_back_is_gone(tmp_path: Path) -> Non
     path = tmp_path / "usage.sqlite"
     state = filled(path)
     add(state, "/one", 1)
-    state.savepoint()
-    actor = state.records.actor("acme", "acme:session:1", 2)
+    actor = state.records.names.actor("acme", "acme:session:1", 2)
     records = [UsageRecord("lost", output=8)]
     state.records.join("acme", 2, (0.0, 0, ""), records, {None: actor}, document=False)
     state.rollback()

@@ -30,10 +30,14 @@ _HEAD: Final = re.compile(
     rb'|(?!response_item|event_msg)\w+","payload":\{)'
 )
 """How Codex itself begins a line: of most lines this tells that they matter not."""
+_MARK: Final = b'{"timestamp":"'
+_KIND: Final = (38, 100)
+"""Where in a line the types stand, if its time is written to the millisecond, as it always was."""
 _ODD, _CALL, _COUNT, _CONTEXT = range(4)
 _THREAD: Final = re.compile(r"rollout-.*-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl$")
 _TOTAL: Final = b'"total_token_usage":{'
 _LAST: Final = b'"last_token_usage":{'
+_CONTEXT_AT: Final = b'"cwd"'
 _NEEDLES: Final = (
     b'"token_count"',
     b'"token_usage_record"',
@@ -50,84 +54,87 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord | UsageCounter]:
     memory = source.memory
     calls: dict[str, int] = memory.setdefault("calls", {})
     before = dict(calls)
-    last_total: Any = None
-    for line in _that_matter(source, calls):
-        payload, name = line.get("payload"), line.get("type")
-        if name == "turn.completed":
-            yield from _reading(source, line, line.get("usage"), None)
-        elif name == "thread.started":  # `codex exec --json`
-            memory["thread"] = line.get("thread_id")
-            source.declare(f"thread:{memory['thread']}")
-        elif not isinstance(payload, dict):
-            continue
-        elif name == "event_msg":
-            info = payload.get("info")
-            if not isinstance(info, dict):
+    linked, called, last_total, last_context = _linked(memory), 0, b"", b""
+    for kind, raw in source.lines_by_head(_HEAD, _MARK, _KIND):
+        if kind == _CONTEXT:
+            # Nearly always the same again, under the id of another turn.
+            context = raw[raw.find(_CONTEXT_AT) :]
+            if context == last_context:
                 continue
-            total = info.get("total_token_usage")
-            if total is not None and (total != last_total or _linked(memory)):
-                last_total = total
-                yield from _reading(source, line, total, info.get("last_token_usage"))
-        elif name == "token_usage_record":
-            last_total = payload.get("thread_token_usage")
-            foreign = payload.get("thread_id") not in (None, memory.get("thread"))
-            for reading in _reading(source, line, last_total, payload.get("usage")):
-                yield reading._replace(
-                    id=text(payload.get("response_id")), replayed=reading.replayed or foreign
-                )
-        elif name == "response_item":
-            is_call = str(payload.get("type", "")).endswith("_call")
-            if is_call and not _copied_item(memory, instant_s(line.get("timestamp"))):
-                _count(calls, memory)
-        elif name == "turn_context":
-            memory["model"] = text(payload.get("model")) or memory.get("model")
-        elif name == "session_meta":
-            _meta(source, payload, line)
-            last_total = None
-    for model, called in calls.items():
-        if called != before.get(model):
+            last_context = context if len(context) > 1 else b""
+        elif not linked:
+            if kind == _CALL:
+                called += 1
+                continue
+            if kind == _COUNT:
+                # Half of the totals are written twice, in the very same letters.
+                at, end = raw.find(_TOTAL), raw.find(_LAST)
+                if 0 < at < end and raw.endswith(b"}}"):
+                    total = raw[at + len(_TOTAL) - 1 : end - 1]
+                    if total == last_total:
+                        continue
+                    reading = _plain_reading(source, raw, total, end + len(_LAST) - 1)
+                    if reading is not None:
+                        last_total = total
+                        yield reading
+                        continue
+        if kind == _ODD and not any(needle in raw for needle in _NEEDLES):
+            continue
+        _count(calls, memory, called)
+        called = 0
+        for line in source.objects(raw):
+            yield from _of_line(source, line, calls)
+        linked, last_total = _linked(memory), b""
+    _count(calls, memory, called)
+    for model, number in calls.items():
+        if number != before.get(model):
             # How many there are by now: in a longer copy of the file there are more, never other.
             key = f"{memory.get('thread') or source.path}:calls:{model}"
-            yield UsageRecord(key, tool_calls=called, requests=0, model=model or None)
+            yield UsageRecord(key, tool_calls=number, requests=0, model=model or None)
 
 
-def _that_matter(source: TranscriptSource, calls: dict[str, int]) -> Iterator[dict[str, Any]]:
-    """Yield the objects that must be looked into; tool calls are counted by their heads."""
-    memory, last_total = source.memory, b""
-    for kind, raw in source.lines_by_head(_HEAD):
-        if kind == _CALL:
-            if not _linked(memory):
-                _count(calls, memory)
-                continue
-        elif kind == _CONTEXT and _same_model(raw, memory):
-            continue
-        elif kind == _COUNT:
-            # Half of the totals are written twice, in the very same letters.
-            at, end = raw.find(_TOTAL), raw.find(_LAST)
-            if 0 < at < end:
-                if raw[at:end] == last_total and not _linked(memory):
-                    continue
-                last_total = raw[at:end]
-        else:
-            last_total = b""
-            if kind == _ODD and not any(needle in raw for needle in _NEEDLES):
-                continue
-        yield from source.objects(raw)
-
-
-def _same_model(raw: bytes, memory: dict[str, Any]) -> bool:
-    """Tell whether a turn's context names the model that is known, wherever it names one."""
-    model, named = memory.get("model"), raw.count(b'"model":"')
-    return bool(model and named) and named == raw.count(f'"model":"{model}"'.encode())
+def _of_line(
+    source: TranscriptSource, line: dict[str, Any], calls: dict[str, int]
+) -> Iterator[UsageCounter]:
+    memory, payload, name = source.memory, line.get("payload"), line.get("type")
+    if name == "turn.completed":
+        yield from _reading(source, line, line.get("usage"), None)
+    elif name == "thread.started":  # `codex exec --json`
+        memory["thread"] = line.get("thread_id")
+        source.declare(f"thread:{memory['thread']}")
+    elif not isinstance(payload, dict):
+        return
+    elif name == "event_msg":
+        info = payload.get("info")
+        if isinstance(info, dict):
+            yield from _reading(
+                source, line, info.get("total_token_usage"), info.get("last_token_usage")
+            )
+    elif name == "token_usage_record":
+        total, foreign = payload.get("thread_token_usage"), payload.get("thread_id")
+        for reading in _reading(source, line, total, payload.get("usage")):
+            yield reading._replace(
+                id=text(payload.get("response_id")),
+                replayed=reading.replayed or foreign not in (None, memory.get("thread")),
+            )
+    elif name == "response_item":
+        is_call = str(payload.get("type", "")).endswith("_call")
+        if is_call and not _copied_item(memory, instant_s(line.get("timestamp"))):
+            _count(calls, memory, 1)
+    elif name == "turn_context":
+        memory["model"] = text(payload.get("model")) or memory.get("model")
+    elif name == "session_meta":
+        _meta(source, payload, line)
 
 
 def _linked(memory: dict[str, Any]) -> bool:
     return bool(memory.get("copied") or memory.get("forked"))
 
 
-def _count(calls: dict[str, int], memory: dict[str, Any]) -> None:
-    model = memory.get("model") or ""
-    calls[model] = calls.get(model, 0) + 1
+def _count(calls: dict[str, int], memory: dict[str, Any], called: int) -> None:
+    if called:
+        model = memory.get("model") or ""
+        calls[model] = calls.get(model, 0) + called
 
 
 def _meta(source: TranscriptSource, payload: dict[str, Any], line: dict[str, Any]) -> None:
@@ -159,6 +166,29 @@ def _own_thread(source: TranscriptSource, first: Any) -> Any:
     if named is None or named[1] == first:
         return first
     return named[1] if f'"{named[1]}"'.encode() in source.head(1 << 18) else first
+
+
+def _plain_reading(
+    source: TranscriptSource, raw: bytes, total: bytes, last_at: int
+) -> UsageCounter | None:
+    """Return the reading of a thread that copied nothing, without parsing the rest of its line."""
+    try:
+        buckets = _buckets(source.parse(total))
+    except ValueError:
+        return None
+    memory, start = source.memory, len(_MARK)
+    return UsageCounter(
+        str(memory.get("thread") or "rollout"),
+        *buckets,
+        None,
+        # Only a total that is its own last call is asked for that call.
+        buckets if raw.startswith(total, last_at) else None,
+        False,
+        False,
+        memory.get("model"),
+        raw[start : raw.find(b'"', start)].decode("utf-8", "replace"),
+        source.actor,
+    )
 
 
 def _reading(
