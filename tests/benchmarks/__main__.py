@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import commands, contention, operations, page
+from tests.benchmarks import commands, contention, operations, page, usage
 
 
 def main() -> int:
@@ -20,7 +20,14 @@ def main() -> int:
     parser.add_argument("--processes", default="1,2,4,8,16")
     parser.add_argument("--span", type=float, default=3.0, help="seconds of each contention run")
     parser.add_argument("--no-plots", action="store_true")
+    parser.add_argument("--only", choices=["usage"], help="measure and write one section alone")
+    parser.add_argument("--usage-mb", type=int, default=500, help="transcripts of a large harness")
     args = parser.parse_args()
+    words = [word for word in sys.argv[1:] if not word.startswith("/")]
+    command = " ".join(["python -m tests.benchmarks", *words])
+    if args.only == "usage":
+        page.write_section(usage.section(usage.measure(args.disk, args.usage_mb, 3), command))
+        return 0
     sizes = [int(word) for word in args.sizes.split(",")]
     media: dict[str, dict[int, dict[str, float]]] = {}
     for medium, folder in (("on disk", args.disk), ("in memory", args.memory)):
@@ -48,9 +55,8 @@ def main() -> int:
                 )
     finally:
         shutil.rmtree(base)
-    words = [word for word in sys.argv[1:] if not word.startswith("/")]
-    command = " ".join(["python -m tests.benchmarks", *words])
     page.write(command, media, whole, crowd, plots=not args.no_plots)
+    page.write_section(usage.section(usage.measure(args.disk, args.usage_mb, 3), command))
     return 0
 
 

@@ -21,6 +21,9 @@ BUDGETS = (
     ("release, 10,000 : 10", lambda m: m[10_000]["release"] / m[10]["release"], 1.3, ""),
     ("worst look-up, 10,000 : 10", lambda m: _worst_growth(m), 1.5, ""),
     ("worst look-up after a stranger", lambda m: _worst_stranger(m), 0.1, "x scan"),
+    ("look-up beside a busy writer, at 10,000",
+     lambda m: m[10_000]["look-up beside a writer"] / m[10_000]["look-up, nobody writes"], 3.0,
+     "x alone"),
     ("load, fresh object", lambda m: m[1000]["load"] / (m[1000]["scan"] / 1000), 0.35,
      "x scan of that file"),
     ("list of 1,000, fresh process", lambda m: m[1000]["list fresh"] / m[1000]["scan"], 0.3,
@@ -125,7 +128,8 @@ def write(command: str, media, commands, contention, plots: bool) -> None:
         "",
         "## Several processes",
         "",
-        "Reserve and release as often as possible. Shares are of a fair share; 1.00 is fair.",
+        "Reserve and release as often as possible; on one branch each waits in line for its turn.",
+        "Shares are of a fair share; 1.00 is fair.",
         "",
         "| processes | branches | per second | luckiest | unluckiest | worst wait, ms |",
         "|---|---|---|---|---|---|",
@@ -149,6 +153,17 @@ def write(command: str, media, commands, contention, plots: bool) -> None:
         out += ["", "![Operations by size](performance.svg)", ""]
         _plot(media, PAGE.with_suffix(".svg"))
     PAGE.write_text("\n".join(out) + "\n", encoding="utf-8")
+    print(f"written: {PAGE}", file=sys.stderr)
+
+
+def write_section(section: list[str]) -> None:
+    """Put a section at the page's end, in the place of the one that was there."""
+    text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else "# Performance\n"
+    before, found, after = text.partition(section[0] + "\n")
+    following = after.find("\n## ") if found else -1
+    rest = after[following + 1 :] if following >= 0 else ""
+    text = "\n".join([before.rstrip("\n"), "", *section]) + ("\n" + rest if rest else "")
+    PAGE.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
     print(f"written: {PAGE}", file=sys.stderr)
 
 

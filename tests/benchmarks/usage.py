@@ -1,0 +1,303 @@
+"""Reading usage from real transcripts, repeated under other ids, beside a bare loop over them.
+
+The loop only finds the usage lines and parses them with orjson: ``for line in file``, a look for
+the marker, ``orjson.loads``. It joins nothing, keeps nothing and is wrong about the totals. Both
+are timed by their processor time, each in a process of its own, taking turns.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.benchmarks.folders import ROOT
+
+SHARED = ROOT.parent / "shared" / "transcripts"
+MARKERS = {
+    "claude-code": b'"usage"',
+    "codex": b'"token_count"',
+    "copilot-cli": b'"outputTokens"',
+    "gemini-cli": b'"tokens"',
+    "pi": b'"usage"',
+    "qwen-code": b'"usageMetadata"',
+}
+"""What the loop looks for. OpenCode's exports and Gemini's older chats have no lines."""
+FOLDERS = {"claude": "claude-code", "copilot": "copilot-cli", "gemini": "gemini-cli",
+           "qwen": "qwen-code"}  # fmt: skip
+SNAPSHOTS = {"codex/19", "gemini/03", "gemini/04"}
+"""Earlier states of a session that is there in a longer one: their ids are not their own."""
+BUCKETS = {
+    "input_uncached": "input_tokens",
+    "cache_write": "cache_creation_tokens",
+    "cache_read": "cache_read_tokens",
+    "output": "output_tokens",
+    "reasoning": "reasoning_tokens",
+    "tool_calls": "tool_calls",
+}
+FIRST, AGAIN, APPENDED, PEAK_MB = 0.7, 0.05, 0.01, 150.0
+LARGE = {"claude-code", "codex"}
+"""Of the others there are only a few small files: a tenth as much is enough."""
+ONE_FILE_MB = 100
+_IDS = re.compile(
+    rb"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"
+    rb"|\b((?:msg|req)_[0-9A-Za-z]{16,})"
+    rb"|\ba(?:compact-)?[0-9a-f]{6,16}\b"
+    rb'|(?<=")[0-9a-f]{8}(?=")'
+)
+_HEX = b"0123456789abcdef"
+_LETTERS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+# -- copies
+
+
+def sessions() -> dict[str, dict[str, dict]]:
+    """The real sessions by harness; none where the files are not beside the checkout."""
+    file = SHARED / "expected.json"
+    found: dict[str, dict[str, dict]] = {}
+    for name, session in (json.loads(file.read_text()) if file.exists() else {}).items():
+        family = name.partition("/")[0]
+        harness = FOLDERS.get(family, family)
+        if harness in MARKERS and name not in SNAPSHOTS:
+            found.setdefault(harness, {})[name] = session
+    return found
+
+
+def renamed(content: bytes, number: int) -> bytes:
+    """The same with every id replaced by another of its length; alike ids stay alike."""
+    turn = number * 2_654_435_761 % (1 << 32)
+
+    def other(found: re.Match[bytes]) -> bytes:
+        name, rest = bytearray(found[0]), turn
+        digits = _LETTERS if found[1] else _HEX
+        for at in range(len(name) - 6, len(name)):
+            rest, by = divmod(rest, len(digits))
+            name[at] = digits[(digits.index(name[at]) + by) % len(digits)]
+        return bytes(name)
+
+    return _IDS.sub(other, content)
+
+
+def repeat(folder: Path, harness: str, size: int) -> tuple[list[str], dict[str, int]]:
+    """Write copies of the harness's real files until there are ``size`` bytes of them.
+
+    Return their paths, and the totals that they must have together.
+    """
+    chosen = sessions()[harness]
+    contents = {file: (SHARED / file).read_bytes() for s in chosen.values() for file in s["files"]}
+    copies = -(-size // sum(map(len, contents.values())))
+    paths = []
+    for copy in range(copies):
+        for file, content in contents.items():
+            path = folder / str(copy) / renamed(file.encode(), copy).decode()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(renamed(content, copy))
+            paths.append(str(path))
+    expected = {}
+    for bucket, ours in BUCKETS.items():
+        values = [session["usage"][bucket] for session in chosen.values()]
+        if None not in values:
+            expected[ours] = copies * sum(values)
+    return paths, expected
+
+
+# -- what is timed, each in a process of its own
+
+
+def read(harness: str, paths: list[str], state: str) -> dict:
+    """Read with the checkout's plugins, and tell how long it took and what was found."""
+    from heddle_registry.adapters.usage_reader import read_usage
+    from heddle_registry.plugins import Plugins
+
+    module = f"heddle_registry_{harness.replace('-', '_')}"
+    sys.path.append(str(ROOT / "plugins" / harness))
+    plugins = Plugins()
+    plugins.add(harness, importlib.import_module(module))
+    readers = plugins.usage_readers()
+    sources = [(harness, path, None) for path in paths]
+    started = time.process_time()
+    report = read_usage(sources, readers, state)
+    seconds = time.process_time() - started
+    assert report.faults == (), report.faults[:3]
+    totals = {name: getattr(report.totals, name) for name in BUCKETS.values()}
+    return {"seconds": seconds, "peak_mb": _peak_mb(), "totals": totals}
+
+
+def loop(harness: str, paths: list[str], state: str) -> dict:
+    """Find the usage lines, parse them, and do nothing with them."""
+    from orjson import loads
+
+    marker, found = MARKERS[harness], 0
+    started = time.process_time()
+    for path in paths:
+        with open(path, "rb") as file:
+            for line in file:
+                if marker in line:
+                    try:
+                        loads(line)
+                    except ValueError:
+                        continue  # a line of a document that is printed over several
+                    found += 1
+    return {"seconds": time.process_time() - started, "lines": found, "totals": {}}
+
+
+def _peak_mb() -> float:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0.0
+    return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
+
+
+# -- measuring
+
+
+def measure(base: str | None, megabytes: int, turns: int) -> dict[str, dict[str, float]]:
+    """Figures by harness: of ``turns`` the quickest of each, and every answer is asserted."""
+    found = {}
+    for harness in sessions():
+        print(f"usage of {harness}", file=sys.stderr)
+        share = megabytes if harness in LARGE else max(1, megabytes // 10)
+        with tempfile.TemporaryDirectory(dir=base) as folder:
+            found[harness] = _of_many(Path(folder), harness, share * 1_000_000, turns)
+    if "claude-code" in found:
+        print("usage of one large file", file=sys.stderr)
+        with tempfile.TemporaryDirectory(dir=base) as folder:
+            size = min(megabytes, ONE_FILE_MB) * 1_000_000
+            found["claude-code, one file"] = _of_one(Path(folder), "claude-code", size, turns)
+    return found
+
+
+def _of_many(folder: Path, harness: str, size: int, turns: int) -> dict[str, float]:
+    """Many files, as they lie: a first read, and one where nothing changed."""
+    paths, expected = repeat(folder, harness, size)
+    run = _Run(folder, harness, paths)
+    for _ in range(turns):
+        run.state()
+        run.note("loop", {})
+        run.note("first", expected)
+        run.note("again", expected)
+    return run.figures()
+
+
+def _of_one(folder: Path, harness: str, size: int, turns: int) -> dict[str, float]:
+    """The same lines in one file, to which a line is appended."""
+    paths, expected = repeat(folder, harness, size)
+    whole = folder / "whole.jsonl"
+    with whole.open("wb") as file:
+        for path in paths:
+            file.write(Path(path).read_bytes().rstrip(b"\n") + b"\n")
+    length, line = whole.stat().st_size, b""
+    for line in Path(paths[0]).read_bytes().splitlines(keepends=True):
+        if MARKERS[harness] in line:
+            break
+    run = _Run(folder, harness, [str(whole)])
+    for _ in range(turns):
+        run.state()
+        run.note("loop", {})
+        run.note("first", expected)
+        run.note("again", expected)
+        with whole.open("ab") as file:
+            file.write(line)  # it is there already: the totals stay
+        run.note("appended", expected)
+        os.truncate(whole, length)
+    return run.figures()
+
+
+class _Run:
+    """The least seconds of each step, each time in a process of its own."""
+
+    def __init__(self, folder: Path, harness: str, paths: list[str]) -> None:
+        self._folder, self._harness, self._states = folder, harness, 0
+        self._least: dict[str, float] = {"peak_mb": 0.0, "files": len(paths)}
+        self._least["bytes"] = sum(os.stat(path).st_size for path in paths)
+        (folder / "paths").write_text("\n".join(paths))
+
+    def state(self) -> None:
+        """Begin with no state."""
+        self._states += 1
+        (self._folder / f"state-{self._states}").mkdir()
+
+    def note(self, step: str, expected: dict[str, int]) -> None:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "tests.benchmarks.usage",
+                "loop" if step == "loop" else "read",
+                self._harness,
+                str(self._folder / "paths"),
+                str(self._folder / f"state-{self._states}"),
+            ],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        found = json.loads(done.stdout)
+        totals = {name: found["totals"][name] for name in expected}
+        assert totals == expected, (self._harness, step, totals, expected)
+        self._least[step] = min(self._least.get(step, 1e9), found["seconds"])
+        self._least["peak_mb"] = max(self._least["peak_mb"], found.get("peak_mb", 0.0))
+
+    def figures(self) -> dict[str, float]:
+        return self._least
+
+
+# -- the page
+
+
+def section(found: dict[str, dict[str, float]], command: str) -> list[str]:
+    """The lines of the page's section."""
+    out = ["## Usage", ""]
+    if not found:
+        return [*out, "Not measured: the real transcripts are not beside the checkout.", ""]
+    out += [
+        "Real transcripts repeated under other ids, read with the checkout's plugins and a state",
+        "beside them; every total was asserted. *Loop*: `for line in file`, a look for the marker",
+        "of a usage line, `orjson.loads`, nothing else. Processor time, each in a process of its",
+        "own, the quickest of several turns. [What limits it](explanation/usage-speed.md).",
+        "",
+        "```sh",
+        command,
+        "```",
+        "",
+        f"Budgets: first read ≥ {FIRST} × loop; an unchanged second read of 500 MB ≤ {AGAIN} × "
+        f"first; a line appended to 100 MB ≤ {APPENDED} × first; peak memory ≤ {PEAK_MB:g} MB.",
+        "",
+        "| harness | MB | files | loop, MB/s | first read, MB/s | first : loop | second : first "
+        "| appended : first | peak, MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for harness, row in found.items():
+        megabytes, loop, first = row["bytes"] / 1e6, row["loop"], row["first"]
+        out.append(
+            f"| {harness} | {megabytes:.0f} | {row['files']:,} | {megabytes / loop:.0f} "
+            f"| {megabytes / first:.0f} | {_cell(loop / first, at_least=FIRST)} "
+            f"| {_cell(row['again'] / first, AGAIN if megabytes >= 450 else None)} "
+            f"| {_cell(row['appended'] / first, APPENDED) if 'appended' in row else '–'} "
+            f"| {_cell(row['peak_mb'], PEAK_MB, '.0f')} |"
+        )
+    return [*out, ""]
+
+
+def _cell(
+    value: float, at_most: float | None = None, form: str = "", at_least: float | None = None
+) -> str:
+    shown = format(value, form or (".2f" if at_least else ".3f"))
+    missed = (at_most is not None and value > at_most) or (
+        at_least is not None and value < at_least
+    )
+    return f"**{shown} missed**" if missed else shown
+
+
+if __name__ == "__main__":
+    step, harness, listed, state = sys.argv[1:]
+    paths = Path(listed).read_text().split("\n")
+    print(json.dumps({"read": read, "loop": loop}[step](harness, paths, state)))
