@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tomli
 
+from heddle_registry.adapters.usage_reader import read_usage
 from heddle_registry.plugins import Plugins
 from heddle_registry.probe import probe_recorded
 
@@ -64,3 +65,16 @@ def test_the_printed_situation_gives_the_printed_answer(brook: Any) -> None:
     assert child.actor.native_parent_actor_key == "brook:session:r-80"
     assert child.actor.transcript == "/home/you/.brook/r-81.jsonl"
     assert plugins.faults == []
+
+
+def test_the_printed_usage_counts_the_printed_line_once(brook: Any, tmp_path: Path) -> None:
+    exec(compile(PYTHON[2], str(PAGE), "exec"), vars(brook))
+    line = [text for language, text in BLOCKS if language == "json"][-1]
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"run": "r-81", "say": "hello"}\n' + line + line)
+    readers = Plugins([("brook", brook)]).usage_readers()
+    report = read_usage([("brook", str(log), None)], readers)
+    (row,) = report.rows
+    assert (row.actor, row.totals.total_tokens) == ("brook:session:r-81", 940)
+    assert (row.totals.input_tokens, row.totals.cache_read_tokens) == (200, 700)
+    assert report.faults == ()

@@ -1,8 +1,13 @@
-"""acme: whose process is this? Copy the package and replace what is acme's."""
+"""acme: whose process is this, and what did it use? Copy the package and replace what is acme's."""
 
 from __future__ import annotations
 
-from heddle_registry import Harness, Identity, Probe, env, hookimpl, program
+from typing import TYPE_CHECKING, Any
+
+from heddle_registry import Harness, Identity, Probe, UsageRecord, env, hookimpl, program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ACME = Harness(
     name="acme",
@@ -29,3 +34,23 @@ def heddle_probe(probe: Probe) -> Identity | None:
         model=probe.payload.get("model"),
         transcript=probe.transcript(probe.payload.get("log")),
     )
+
+
+@hookimpl
+def heddle_usage(source: Any) -> Iterator[UsageRecord]:
+    """Answer a record for each response in acme's log.
+
+    Copies of a line count once, by their id. The buckets are disjoint: acme's ``in`` holds the
+    cached tokens, so they are taken out.
+    """
+    for line in source.json_lines(b'"in"'):  # only lines that have this key are parsed
+        source.declare(f"session:{line['session']}")
+        cached = line.get("cached", 0)
+        yield UsageRecord(
+            id=line["id"],
+            input=line["in"] - cached,
+            cache_read=cached,
+            output=line["out"],
+            model=line.get("model"),
+            at=line.get("at"),
+        )
