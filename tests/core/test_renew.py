@@ -182,8 +182,11 @@ def test_a_token_can_be_judged_without_a_fence():
     situation = Situation(IN_STATE[HELD])
     assert judge_token(situation.claim, TOKEN) is None
     situation.reserve(BOB, force_reason="x")
-    assert "by force" in judge_token(situation.claim, TOKEN).why
-    assert judge_token(situation.claim, "guess").why == "token refused"
+    told = judge_token(situation.claim, TOKEN)
+    assert "by force" in told.why
+    assert (told.valid, told.holder) == (False, None)
+    guessed = judge_token(situation.claim, "guess")
+    assert (guessed.valid, guessed.why) == (False, "token refused")
 
 
 @pytest.mark.parametrize("state", [HELD, EXPIRED])
