@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from heddle_registry.adapters.position import Position, look, samples_digest
+from heddle_registry.adapters.transcript_lines import hits, lines_by_head
 from heddle_registry.core.record import Record
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ MAX_LINE_BYTES: Final = 16 << 20
 """A longer line is skipped with a fault: it would cost several times its size in memory."""
 MAX_GLUED_STARTS: Final = 64
 _HEAD_BYTES: Final = 4096
-MAX_KINDS: Final = 256
-"""So many beginnings of lines are kept in mind, for all files."""
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -57,11 +56,6 @@ def standard_parser(text: bytes | bytearray) -> Any:
     import json
 
     return json.loads(text)
-
-
-@cache
-def _kinds(_head: re.Pattern[bytes], _kind: tuple[int, int]) -> dict[bytes, int]:
-    return {}
 
 
 class TranscriptSource:
@@ -137,7 +131,7 @@ class TranscriptSource:
         are ``of_objects``, for `objects`: then it is yielded once it is a complete JSON object.
         """
         for block, limit, base in self._blocks(tail=of_objects):
-            for start, end in _hits(block, limit, needles):
+            for start, end in hits(block, limit, needles):
                 self._line_at, self._line_bytes = base + start, end - start
                 yield bytes(block[start:end])
 
@@ -154,31 +148,12 @@ class TranscriptSource:
         Where a line begins otherwise, or a second mark is inside of one (a torn write), all lines
         near it come with group 0. The last line may lack its end, as for `objects`.
         """
-        kinds, match = _kinds(head, kind), head.match
-        known, (first, last) = kinds.get, kind
         for block, limit, base in self._blocks(tail=True):
             with memoryview(block)[:limit] as view:
-                text = bytes(view)
-            lines = text.split(b"\n")
-            if not lines[-1]:
-                del lines[-1]
-            found = [(group, line) for line in lines if (group := known(line[first:last], -1))]
-            whole = text.count(mark) == len(lines)
-            for place, (group, line) in enumerate(found) if whole else ():
-                if group < 0:
-                    named = match(line)
-                    if named is None:
-                        whole = False
-                        break
-                    found[place] = (named.lastindex or 0, line)
-                    if named.end() <= last:
-                        if len(kinds) >= MAX_KINDS:  # some hold ids, and never come again
-                            kinds.clear()
-                        kinds[line[first:last]] = named.lastindex or 0
-            self._lines, self._lines_at = lines, base
-            for group, self._line in found if whole else [(0, line) for line in lines if line]:
-                if group or not whole:
-                    yield group, self._line
+                self._lines, found = lines_by_head(bytes(view), head, mark, kind)
+            self._lines_at = base
+            for group, self._line in found:
+                yield group, self._line
             self._lines = None
 
     @property
@@ -219,7 +194,7 @@ class TranscriptSource:
         """
         loads = self._loads
         for block, limit, base in self._blocks(tail=True):
-            for start, end in _hits(block, limit, needles):
+            for start, end in hits(block, limit, needles):
                 self._line_at, self._line_bytes = base + start, end - start
                 line = block[start:end]
                 try:
@@ -273,10 +248,29 @@ class TranscriptSource:
         if self.position is not None:
             self.position = self.position._replace(whole=True)
         with self._open() as file:
+            if (whole := self._small_document(file)) is not None:
+                for key, value in whole.items():
+                    inside = value if key in arrays and type(value) is list else (value,)
+                    yield from ((key, one) for one in inside)
+                return
+            file.seek(0)
             try:
                 yield from object_members(file, arrays, MAX_LINE_BYTES, self._progress)
             except ValueError as error:
                 self.fault("torn", str(error))
+
+    def _small_document(self, file: Any) -> dict[str, Any] | None:
+        # Whatever the quick way does not take, the other tells what is wrong with.
+        text = file.read(BLOCK_BYTES)
+        if len(text) == BLOCK_BYTES:
+            return None
+        try:
+            found = self._loads(text)
+        except (ValueError, RecursionError):
+            return None
+        if self._progress is not None:
+            self._progress(len(text))
+        return found if type(found) is dict else None
 
     def _open(self) -> Any:
         descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -355,42 +349,3 @@ class TranscriptSource:
 
 class NotAFileError(OSError):
     """A transcript's path names a FIFO, device or folder where a file was expected."""
-
-
-def _hits(block: bytearray, limit: int, needles: tuple[bytes, ...]) -> Iterator[tuple[int, int]]:
-    """Yield the bounds of each line that contains a needle, jumping over all others."""
-    find, rfind = block.find, block.rfind
-    if len(needles) == 1:  # the hot case, without the bookkeeping below
-        needle = needles[0]
-        at = find(needle, 0, limit)
-        while at >= 0:
-            start = rfind(b"\n", 0, at) + 1
-            stop = find(b"\n", at, limit)
-            if stop < 0:
-                stop = limit
-            yield start, stop
-            at = find(needle, stop, limit)
-        return
-    if not needles:
-        start = 0
-        while start < limit:
-            stop = find(b"\n", start, limit)
-            if stop < 0:
-                stop = limit
-            if stop > start:
-                yield start, stop
-            start = stop + 1
-        return
-    heads = [(at, needle) for needle in needles if (at := find(needle, 0, limit)) >= 0]
-    while heads:
-        at, _ = min(heads)
-        start = rfind(b"\n", 0, at) + 1
-        stop = find(b"\n", at, limit)
-        if stop < 0:
-            stop = limit
-        yield start, stop
-        heads = [
-            (head, needle)
-            for old, needle in heads
-            if (head := old if old > stop else find(needle, stop, limit)) >= 0
-        ]

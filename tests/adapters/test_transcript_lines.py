@@ -1,0 +1,71 @@
+"""The quick ways to the lines that matter give what a look at every line gives."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heddle_registry.adapters import transcript_lines
+from heddle_registry.adapters.transcript_lines import hits, lines_by_head
+
+if TYPE_CHECKING:
+    import pytest
+
+MARK = b'{"at":'
+HEAD = re.compile(rb'\{"at":\d+,"kind":"(?:(use)"|(call)"|\w+")')
+KIND = (7, 22)
+LINE = st.builds(
+    lambda at, kind, rest: b'{"at":%d,"kind":"%s",%s}' % (at, kind, rest),
+    st.integers(0, 120),
+    st.sampled_from([b"use", b"call", b"user", b"calls", b"say", b"useful_things_and_more"]),
+    st.sampled_from([b"", b'"text":"a"', b'"text":"{\\"at\\":1"']),
+)
+ODD = st.sampled_from([b"", b"{", b'{ "at":1}', b'{"at":1,"ki{"at":2,"kind":"use",}', b"\xff"])
+
+
+def looked_at(text: bytes) -> list[tuple[int, bytes]]:
+    lines = text.removesuffix(b"\n").split(b"\n")
+    heads = [HEAD.match(line) for line in lines]
+    if any(head is None for head in heads) or text.count(MARK) != len(lines):
+        return [(0, line) for line in lines if line]
+    groups = [head.lastindex or 0 for head in heads if head is not None]
+    return [(group, line) for group, line in zip(groups, lines, strict=True) if group]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(LINE, min_size=1, max_size=9), st.lists(ODD, max_size=1), st.booleans())
+def test_lines_chosen_by_their_kind_are_those_that_a_look_at_each_head_chooses(
+    lines: list[bytes], odd: list[bytes], ends: bool
+) -> None:
+    text = b"\n".join([*lines[:4], *odd, *lines[4:]]) + (b"\n" if ends or odd == [b""] else b"")
+    assert lines_by_head(text, HEAD, MARK, KIND)[1] == looked_at(text)
+
+
+def test_beginnings_that_never_come_again_crowd_out_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transcript_lines, "MAX_KINDS", 4)
+    head = re.compile(rb'\{"at":\d+,"kind":"(?:(use)"|\w+")')
+    text = b"\n".join(b'{"at":%d,"kind":"use"}' % number for number in range(1000, 1100))
+    for _ in range(2):
+        assert len(lines_by_head(text, head, MARK, (0, 30))[1]) == 100
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.sampled_from([b"a", b"b c", b"c", b"", b"abc"]), max_size=8),
+    st.sampled_from([(), (b"a",), (b"b", b"c"), (b"x",), (b"bc", b"a", b"c")]),
+    st.integers(0, 30),
+)
+def test_each_line_with_a_needle_comes_once_and_in_order(
+    lines: list[bytes], needles: tuple[bytes, ...], limit: int
+) -> None:
+    block = bytearray(b"\n".join(lines))
+    limit = min(limit, len(block))
+    wanted = [line for line in bytes(block[:limit]).split(b"\n") if line]
+    if needles:
+        wanted = [line for line in wanted if any(needle in line for needle in needles)]
+    assert [bytes(block[start:end]) for start, end in hits(block, limit, needles)] == wanted
