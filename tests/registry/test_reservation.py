@@ -175,17 +175,23 @@ def test_without_an_os_thread_for_renewals_the_branch_is_given_back(
         assert claim.fence == 2
 
 
+def contents(folder: Path) -> set[Path]:
+    files = (folder / ".heddle").rglob("*")
+    return {path for path in files if not path.name.startswith("index.sqlite")}
+
+
 def test_a_refused_request_leaves_no_liveness_file(registry: AgentRegistry, tmp_path: Path) -> None:
-    held = registry.reserve("main")
-    held.__enter__()
-    before = sorted((tmp_path / ".heddle").rglob("*"))
-    with pytest.raises(Held), registry.reserve("main"):
-        pass
-    claim_file = next((tmp_path / ".heddle" / "claims").glob("*.toml"))
-    claim_file.write_text("schema = 99\n")
-    with pytest.raises(StoreUnavailable), registry.reserve("main"):
-        pass
-    assert sorted((tmp_path / ".heddle").rglob("*")) == before
+    with registry.reserve("main"):
+        before = contents(tmp_path)
+        with pytest.raises(Held), registry.reserve("main"):
+            pass
+        claim_file = next((tmp_path / ".heddle" / "claims").glob("*.toml"))
+        stored = claim_file.read_text()
+        claim_file.write_text("schema = 99\n")
+        with pytest.raises(StoreUnavailable), registry.reserve("main"):
+            pass
+        assert contents(tmp_path) == before
+        claim_file.write_text(stored)
 
 
 def test_the_same_for_async_callers(registry: AgentRegistry) -> None:
