@@ -321,3 +321,26 @@ def test_a_payloads_folder_is_looked_for_under_each_name_a_transcript_has() -> N
         declared="keeper",
     )
     assert own.target == 0
+
+
+def test_a_middle_layer_ends_where_the_next_one_begins() -> None:
+    found = chain("sh", "outer", "bash", "inner", "zsh", "outer", "init")
+    assert names(found) == ["outer", "inner", "outer"]
+    assert [[p.pid for p in layer.below] for layer in found.layers] == [
+        [96, 97],
+        [98, 99],
+        [100],
+    ]
+
+
+def test_a_transcript_in_nobodys_folder_makes_nobody_its_writer() -> None:
+    keeper = Harness(name="keeper", signals=[program("keeper")], transcripts=["/.keeper/"])
+    payload = {"transcript_path": "/home/dev/elsewhere/1"}
+    found = locate(environ={}, ancestors=None, harnesses=[keeper], payload=payload)
+    assert found == Surroundings()
+
+
+def test_a_hook_without_ancestry_has_its_own_marks_and_not_anothers() -> None:
+    for environ, is_own in (({"OUTER": "1"}, True), ({"INNER": "1"}, False)):
+        found = chain("hook", "init", environ=environ, payload={"id": "x"}, declared="outer")
+        assert found.layers[0].env_is_its_own is is_own
