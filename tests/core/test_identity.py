@@ -69,6 +69,13 @@ def test_what_is_read_of_a_file_is_its_start_or_its_end_and_never_more_than_aske
         ("/log", 400, False),
         ("/log", 500, False),
     ]
+    # Unless it says otherwise, little of what somebody else may have let grow.
+    files.asked.clear()
+    probe.read_text("/log")
+    probe.read_json("/log")
+    probe.first_line("/log")
+    probe.last_lines("/log")
+    assert [limit for _, limit, _ in files.asked] == [65_536, 262_144, 1_048_576, 1_048_576]
 
 
 def test_a_transcript_is_where_it_really_lies_and_else_where_it_is_said_to_lie() -> None:
