@@ -21,7 +21,7 @@ from heddle_registry.adapters.snapshot import (
     entry_file_error,
 )
 from heddle_registry.core.claim import ClaimState
-from heddle_registry.core.evidence import judge
+from heddle_registry.core.evidence import Subject, judge
 from heddle_registry.core.standing import Witness, stand
 from heddle_registry.core.transaction import fact_key
 from heddle_registry.errors import RegistryError, StoreUnavailable
@@ -265,7 +265,16 @@ def _records(store: DirectoryStore, host: Host, lock_timeout_s: float | None) ->
         elif error is not None:
             damaged += 1
             yield _entry(store, host, entry_file, error, lock_timeout_s)
-    if not damaged:
+    elsewhere = _in_other_namespaces(host, entries)
+    if elsewhere:
+        yield Check(
+            name="entries",
+            status="warn",
+            detail=f"{len(elsewhere)} run in another pid or time namespace ({_named(elsewhere)}): "
+            "nobody here can tell when they end",
+            fix="release them from there, or give them a TTL",
+        )
+    if not damaged and not elsewhere:
         yield Check(name="entries", status="ok", detail=f"{len(entries)} readable")
     damaged = 0
     for claim_file in sorted(claim_files, key=lambda file: file.name):
@@ -280,6 +289,21 @@ def _records(store: DirectoryStore, host: Host, lock_timeout_s: float | None) ->
             yield finding
     if not damaged:
         yield Check(name="claims", status="ok", detail=f"{len(claim_files)} readable")
+
+
+def _in_other_namespaces(host: Host, entries: dict[str, AgentEntry]) -> list[str]:
+    here = host.observe(Subject(session_id="doctor"))
+    now = host.now()
+    found = []
+    for session_id, entry in entries.items():
+        owner = entry.owner
+        if owner is None or not entry.is_active or owner.boot_id != here.boot_id:
+            continue
+        if (owner.pid_ns and owner.pid_ns != here.pid_ns) or (
+            owner.time_ns and owner.time_ns != now.time_ns
+        ):
+            found.append(session_id)
+    return found
 
 
 def _entry(

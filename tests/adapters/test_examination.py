@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from heddle_registry import AgentRegistry
-from tests.process_helpers import NOBODY, needs_other_user
+from tests.process_helpers import NOBODY, as_nobody, needs_other_user, public_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,3 +94,21 @@ def test_a_young_file_that_is_no_toml_may_still_be_written_by_somebody(
     assert findings(registry)["entries"].repair is None
     os.utime(path, (1, 1))
     assert findings(registry)["entries"].repair is not None
+
+
+@needs_other_user
+def test_an_index_that_only_another_user_can_keep_is_told(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    with public_folder() as public:
+        shared = public / "registry"
+        shutil.copytree(tmp_path / ".heddle", shared)
+        for path in (shared, shared / "agents", shared / "claims"):
+            path.chmod(0o755)
+            os.chown(path, 65_533, -1)
+        other = AgentRegistry(shared)
+        other.list()
+
+        told = as_nobody(lambda: [c.detail for c in other.store.examine(other.host)])
+    assert any("only the folder's owner can keep it" in detail for detail in told)
+    assert any("belongs to user 65533, and you are user 65534" in detail for detail in told)

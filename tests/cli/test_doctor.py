@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -102,3 +103,83 @@ def test_a_plugin_at_fault_is_named_and_costs_nothing_else(
     assert answer["plugin_faults"][0]["hook"] == "import"
     assert set(answer["plugin_faults"][0]) == {"plugin", "hook", "why"}
     assert "nowhere\\x1b" in heddle("doctor").out
+
+
+def unsafe(heddle: Heddle, status: int = 0) -> dict[str, dict[str, str]]:
+    checks = heddle.json("doctor", status=status)["checks"]
+    return {check["name"]: check for check in checks if check["status"] != "ok"}
+
+
+def test_a_network_file_system_is_doubted(heddle: Heddle, monkeypatch: pytest.MonkeyPatch) -> None:
+    heddle("reserve", "main", "--ttl", "60")
+    monkeypatch.setattr("heddle_registry.adapters.examination.filesystem_of", lambda _: "nfs4")
+    found = unsafe(heddle)["file system"]
+    assert "nfs4: a lock taken there may not exclude another machine" in found["detail"]
+    assert "--heddle-dir" in found["fix"]
+
+
+def test_a_file_system_without_locks_is_bad(
+    heddle: Heddle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heddle("reserve", "main", "--ttl", "60")
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    found = unsafe(heddle, status=7)["lock"]
+    assert (found["status"], found["detail"]) == (
+        "bad",
+        "the file system does not lock (Operation not supported)",
+    )
+
+
+def test_what_killed_programs_left_and_what_was_put_aside_is_told_and_the_first_removed(
+    heddle: Heddle,
+) -> None:
+    heddle("reserve", "main", "--ttl", "60")
+    temp = heddle.folder / "tmp" / ".x.toml.0123.tmp"
+    temp.touch()
+    aside = heddle.agents / ".quarantine" / "bad.toml.01"
+    aside.parent.mkdir()
+    aside.write_text("= no toml")
+    found = unsafe(heddle)
+    assert found["left over"]["detail"] == "1 from killed programs: tmp/.x.toml.0123.tmp"
+    assert "1 damaged files" in found["quarantine"]["detail"]
+    assert "bad.toml.01" in found["quarantine"]["detail"]
+    assert "done: removed 1" in heddle("doctor", "--fix").out
+    assert not temp.exists()
+    assert aside.exists()
+    assert set(unsafe(heddle)) == {"quarantine"}
+
+
+def test_an_index_that_is_switched_off_is_told(
+    heddle: Heddle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heddle("reserve", "main", "--ttl", "60")
+    monkeypatch.setenv("HEDDLE_REGISTRY_INDEX", "off")
+    monkeypatch.setattr("heddle_registry.adapters.directory._shared", {})
+    found = unsafe(heddle)["index"]
+    assert "switched off by HEDDLE_REGISTRY_INDEX" in found["detail"]
+    assert "Unset" in found["fix"]
+
+
+def test_a_lost_claim_is_told_with_what_would_free_it(heddle: Heddle) -> None:
+    taken = heddle.json("reserve", "main", "--owner-pid", os.getpid())
+    entry = heddle.agents / f"{taken['entry']['session_id']}.toml"
+    entry.unlink()  # as a program does that knows no claims
+    found = unsafe(heddle)["claims"]
+    assert "branch 'main' is lost: another program ended the entry" in found["detail"]
+    assert f"process {os.getpid()}" in found["fix"]
+
+
+def test_sessions_of_another_namespace_are_told(heddle: Heddle) -> None:
+    taken = heddle.json("reserve", "main", "--owner-pid", os.getpid())
+    session_id = taken["entry"]["session_id"]
+    entry = heddle.agents / f"{session_id}.toml"
+    text = entry.read_text()
+    assert 'pid_ns = "' in text
+    entry.write_text(text.replace('pid_ns = "', 'pid_ns = "1'))
+    found = unsafe(heddle)["entries"]
+    assert f"1 run in another pid or time namespace ({session_id})" in found["detail"]
+    assert "TTL" in found["fix"]
