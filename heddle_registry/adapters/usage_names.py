@@ -25,6 +25,7 @@ _HOLDS: Final = """
 INSERT INTO holds VALUES (?1, ?2, ?3)
 ON CONFLICT (source, actor) DO UPDATE SET told = max(told, ?3)"""
 _LINKS: Final = "UPDATE actor SET parent = ? WHERE key = ?"
+BATCH_NAMES: Final = 5_000
 _MANY: Final = 8
 """Where one in so many sources is asked for, one look at all is quicker than one at each."""
 
@@ -51,9 +52,11 @@ class NameTable:
         self._none_before = False
 
     def keep(self) -> None:
-        """Keep what is new; it will be written."""
+        """Keep what is new; it will be written, at the latest when there is much of it."""
         for kind, rows in self._new.items():
             self._kept[kind] = len(rows)
+        if self._kept[_HOLDS] >= BATCH_NAMES:
+            self.write()
 
     def drop(self) -> None:
         """Take back what is new since the last `keep`."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 STATE_FILE: Final = "usage.sqlite"
 SCHEMA: Final = 1
+BATCH_SOURCES: Final = 5_000
 _BUSY_S: Final = 60.0
 
 _TABLES: Final = (
@@ -230,6 +231,8 @@ class UsageState:
         if known.is_new:
             known.is_new = False
             self._new_sources.append((*row, harness, path, known.born))
+            if len(self._new_sources) >= BATCH_SOURCES:
+                self._write_sources()
         else:
             self._db.execute(
                 "UPDATE source SET stamp = ?, began = ?, position = ?, memory = ?, faults = ?"

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heddle_registry.adapters import usage_reader
+from heddle_registry.adapters import usage_names, usage_reader, usage_rows, usage_state
 from heddle_registry.adapters.usage_reader import UsageReport, read_usage
 from heddle_registry.core.usage import UsageCounter, UsageGroup, UsageRecord
 
@@ -346,6 +346,38 @@ def test_a_first_read_is_written_in_parts_and_totals_do_not_tell(
     monkeypatch.undo()
     assert totals(parts) == totals(read(path))
     assert done[-1] == (path.stat().st_size, path.stat().st_size)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_however_little_waits_in_memory_totals_are_the_same_and_a_fault_costs_its_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    paths = []
+    for file in range(6):
+        lines = [
+            {
+                "id": str((file * 3 + n) % 11),
+                "out": n,
+                "who": f"session:{n % 3}",
+                "model": f"m{n % 2}",
+            }
+            for n in range(7)
+        ]
+        if file == 3:
+            lines[5]["out"] = "raise"
+            lines[1]["who"] = "session:nobody"
+        for line in lines:
+            line["model"] = f"m{line['model']}"
+        paths.append(write(tmp_path / f"{file}.jsonl", *lines))
+    whole = read(*paths)
+    right = read(*paths[:3], *paths[4:])
+    assert (whole.rows, len(whole.faults)) == (right.rows, 1)
+    monkeypatch.setattr(usage_reader, "FLUSH_RECORDS", batch)
+    monkeypatch.setattr(usage_rows, "BATCH_ROWS", batch)
+    monkeypatch.setattr(usage_names, "BATCH_NAMES", batch)
+    monkeypatch.setattr(usage_state, "BATCH_SOURCES", batch)
+    assert read(*paths, state=tmp_path) == whole
+    assert read(*paths, state=tmp_path) == whole
 
 
 def test_an_appended_line_costs_the_reading_of_that_line(tmp_path: Path) -> None:
