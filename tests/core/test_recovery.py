@@ -147,3 +147,36 @@ def test_the_fence_is_above_every_one_that_is_shown_on_the_branch_and_can_be_fol
     assert fence_above(BRANCH, NOTHING, entries) == 6
     assert fence_above(BRANCH, ClaimRemains(highest_fence=7), entries) == 8
     assert fence_above(BRANCH, NOTHING, []) == 1
+    last = [make_entry("d", ALICE, "complete", 2**63 - 2)]
+    assert fence_above(BRANCH, NOTHING, last) == 2**63 - 1
+    assert fence_above(BRANCH, ClaimRemains(highest_fence=2**63 - 1), []) == 1
+    without = [make_entry("e", ALICE, "complete", mark=False)]
+    assert fence_above(BRANCH, NOTHING, without) == 1
+
+
+def test_a_file_that_says_nothing_says_nothing_of_a_fence_or_a_holder():
+    assert (NOTHING.fence, NOTHING.highest_fence, NOTHING.holder) == (0, 0, None)
+    assert not NOTHING.is_holder_whole
+    claim, entry = recover_claim(BRANCH, NOTHING, [], verdict, NOW)
+    assert (claim.fence, claim.holder, claim.past, entry) == (1, None, (), None)
+
+
+def test_a_fence_that_the_file_still_tells_counts_before_that_of_the_entry():
+    situation = Situation(IN_STATE[ClaimState.HELD])
+    holder = attrs.evolve(situation.claim.holder, owner=owner_of(DEAD))
+    situation.add(make_entry(HOLDER, DEAD, mark=False))
+    claim, _ = recovered(situation, remains_of(situation, holder=holder))
+    assert (claim.past[0].session_id, claim.past[0].fence) == (HOLDER, FENCE)
+    unknown, _ = recovered(situation, remains_of(situation, holder=holder, fence=0))
+    assert unknown.past[0].fence == 0, "nobody tells it"
+    del situation.entries[HOLDER]
+    gone, entry = recovered(situation, remains_of(situation, holder=holder, fence=0))
+    assert (gone.holder, entry) == (None, None)
+
+
+def test_a_holder_whose_entry_is_gone_keeps_the_branch_while_it_may_live():
+    situation = Situation(IN_STATE[ClaimState.HELD])
+    holder = situation.claim.holder
+    del situation.entries[HOLDER]
+    claim, entry = recovered(situation, remains_of(situation))
+    assert (claim.holder, entry) == (holder, None)
