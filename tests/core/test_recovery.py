@@ -180,3 +180,13 @@ def test_a_holder_whose_entry_is_gone_keeps_the_branch_while_it_may_live():
     del situation.entries[HOLDER]
     claim, entry = recovered(situation, remains_of(situation))
     assert (claim.holder, entry) == (holder, None)
+
+
+def test_of_two_active_copies_the_one_with_the_greater_fence_holds_and_a_presence_never():
+    older, newer = (make_entry(name, ALICE, fence=fence) for name, fence in (("a", 2), ("b", 5)))
+    presence = make_entry("p", ALICE, mark=False)
+    for order in ([older, newer, presence], [presence, newer, older]):
+        claim, entry = recover_claim(BRANCH, NOTHING, order, verdict, NOW)
+        assert (claim.holder.session_id, entry.session_id, claim.fence) == ("b", "b", 6)
+    free, entry = recover_claim(BRANCH, NOTHING, [presence], verdict, NOW)
+    assert (free.holder, entry) == (None, None)
