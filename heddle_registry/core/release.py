@@ -8,7 +8,6 @@ import attrs
 
 from heddle_registry.core.claim import (
     ClaimEvent,
-    ClaimHolder,
     ClaimState,
     EndCause,
     claim_step,
@@ -22,7 +21,7 @@ from heddle_registry.core.renew import (
     entry_token_refusal,
     lost_claim_error,
 )
-from heddle_registry.core.reserve import IdTaken, Reserved
+from heddle_registry.core.reserve import IdTaken, Reserved, new_holder
 from heddle_registry.core.standing import Witness, stand
 from heddle_registry.core.token import token_matches
 from heddle_registry.core.transaction import (
@@ -202,19 +201,7 @@ def decide_hand_over(
     )
     who = f"process {request.owner.pid}" if request.owner is not None else "a TTL"
     handed = claim.ended(EndCause.HANDED_OVER, now.at, by=new_entry.session_id, reason=f"to {who}")
-    granted = handed.granted(
-        ClaimHolder(
-            session_id=new_entry.session_id,
-            token=request.token,
-            owner=request.owner,
-            liveness=request.liveness,
-            ttl_s=request.ttl_s,
-            granted_at=now.at,
-            renewed_at=now,
-        ),
-        fence,
-        claim.path,
-    )
+    granted = handed.granted(new_holder(request, new_entry.session_id, now), fence, claim.path)
     old_entry = apply_event(entry, EntryEvent.COMPLETE, now.at)
     return Decision(
         answer=Reserved(entry=new_entry, fence=fence),

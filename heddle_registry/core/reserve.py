@@ -35,6 +35,7 @@ from heddle_registry.errors import RegistryError
 
 if TYPE_CHECKING:
     from heddle_registry.core.evidence import LivenessFile, Owner, Verdict
+    from heddle_registry.core.release import HandOverRequest
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.core.transaction import Facts, Loaded
 
@@ -242,17 +243,7 @@ def decide_reserve(
     fence = 1 + max([claim.fence, *(entry.fence or 0 for entry in others)])
     new_entry = _new_entry(request, loaded, fence)
     new_claim = _ended_claim(standing, now, new_entry.session_id, request.force_reason).granted(
-        ClaimHolder(
-            session_id=new_entry.session_id,
-            token=request.token,
-            owner=request.owner,
-            liveness=request.liveness,
-            ttl_s=request.ttl_s,
-            granted_at=now.at,
-            renewed_at=now,
-        ),
-        fence,
-        request.path,
+        new_holder(request, new_entry.session_id, now), fence, request.path
     )
     # The claim is the commit: what comes before it binds nobody, what comes after only tidies.
     effects: list[Effect] = [PutEntry(new_entry), PutClaim(new_claim)]
@@ -265,6 +256,21 @@ def decide_reserve(
     effects += [RemoveEntry(session_id) for session_id in loaded.stale_ids[:MAX_SWEEP]]
     answer = Reserved(entry=new_entry, fence=fence, present=tuple(present))
     return Decision(answer=answer, effects=tuple(effects), commits=2)
+
+
+def new_holder(
+    request: ReserveRequest | HandOverRequest, session_id: str, now: Instant
+) -> ClaimHolder:
+    """Return whom a claim is granted to, on the terms of a request."""
+    return ClaimHolder(
+        session_id=session_id,
+        token=request.token,
+        owner=request.owner,
+        liveness=request.liveness,
+        ttl_s=request.ttl_s,
+        granted_at=now.at,
+        renewed_at=now,
+    )
 
 
 def _folder_in_use(
