@@ -21,7 +21,7 @@ from tests.core.exploration_records import (
     token_hash,
 )
 from tests.core.exploration_shapes import DEAD
-from tests.core.situations import ALICE, HELD_BY_TTL, HOLDER, IN_STATE, Situation
+from tests.core.situations import ALICE, HELD_BY_TTL, HOLDER, IN_STATE, Situation, days_ago
 
 NOTHING = ClaimRemains()
 STATES = {"held": IN_STATE[ClaimState.HELD], "by a TTL": HELD_BY_TTL,
@@ -190,3 +190,11 @@ def test_of_two_active_copies_the_one_with_the_greater_fence_holds_and_a_presenc
         assert (claim.holder.session_id, entry.session_id, claim.fence) == ("b", "b", 6)
     free, entry = recover_claim(BRANCH, NOTHING, [presence], verdict, NOW)
     assert (free.holder, entry) == (None, None)
+
+
+def test_a_past_holders_end_is_its_entrys_and_else_its_beginning():
+    ended = make_entry("x", ALICE, "complete", 3)
+    begun = attrs.evolve(ended, started_at=days_ago(2), completed_at=days_ago(1))
+    for entry, at in ((begun, days_ago(1)), (attrs.evolve(begun, completed_at=None), days_ago(2))):
+        claim, _ = recover_claim(BRANCH, NOTHING, [entry], verdict, NOW)
+        assert claim.past[0].ended_at == at
