@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
     from heddle_registry.adapters.transcripts import TranscriptSource
 
-_NEEDLES: Final = (
-    b'"session.start"',
-    b'"session.resume"',
-    b'"session.shutdown"',
-    b'"session.usage_record"',
-    b'"assistant.message"',
-    b'"tool.execution_start"',
+_KINDS: Final = (
+    "session.start",
+    "session.resume",
+    "session.shutdown",
+    "session.usage_record",
+    "assistant.message",
+    "tool.execution_start",
 )
+# One search for four of them: each needle is a search of its own.
+_NEEDLES: Final = (b'"session.', b'"assistant.message"', b'"tool.execution_start"')
 
 
 def records(source: TranscriptSource) -> Iterator[UsageRecord]:
@@ -34,7 +36,7 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
     memory = source.memory
     for line in source.json_lines(*_NEEDLES):
         kind, data, at = line.get("type"), line.get("data"), line.get("timestamp")
-        if not isinstance(data, dict):
+        if kind not in _KINDS or not isinstance(data, dict):
             continue
         if "session" not in memory:
             session = data.get("sessionId") or os.path.basename(os.path.dirname(source.path))
