@@ -100,6 +100,7 @@ def passes(
 
 def copy_checkout(folder: Path) -> None:
     """Copy what the tests need, compiled, into an empty folder."""
+    folder.chmod(0o755)  # tests that go on as another user import from it
     for name in ("heddle_registry", "plugins", "tests", "docs"):
         ignored = shutil.ignore_patterns("__pycache__", ".hypothesis")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
