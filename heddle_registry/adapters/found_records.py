@@ -23,7 +23,8 @@ from heddle_registry.ports import is_same_folder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from heddle_registry.adapters.index import EntryRow, Index, Stamps
+    from heddle_registry.adapters.index import Index, Stamps
+    from heddle_registry.adapters.index_tables import EntryRow
     from heddle_registry.adapters.layout import Layout
     from heddle_registry.adapters.record_files import RecordFile
     from heddle_registry.core.claim import Claim

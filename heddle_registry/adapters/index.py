@@ -19,21 +19,12 @@ import sqlite3
 import stat
 import time
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from heddle_registry.adapters.index_rows import (
-    FIELD_COLUMNS,
-    KEY_COLUMNS,
-    RealPaths,
-    entry_from_row,
-)
 from heddle_registry.adapters.index_tables import (
-    AT_FIELDS,
-    INDEXES,
     PUT_ENTRY,
-    TABLES,
     VERSION,
+    EntryRow,
     entry_values,
     file_values,
     mtime_of,
@@ -43,72 +34,26 @@ from heddle_registry.adapters.index_tables import (
     put_claim_file,
     quoted,
     stamp_at,
-    tick_of,
     unlink_quietly,
 )
-from heddle_registry.adapters.record_files import CLOCK_TICK_NS, is_closed
-from heddle_registry.errors import StoreUnavailable
+from heddle_registry.adapters.record_files import CLOCK_TICK_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from typing import TypeVar
+    from collections.abc import Callable, Iterable, Sequence
 
     from heddle_registry.adapters.layout import Layout
-    from heddle_registry.adapters.record_files import RecordFile, RecordFiles, Stamp
+    from heddle_registry.adapters.record_files import RecordFile, Stamp
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
 
-    R = TypeVar("R")
-
 _MOST_KEPT: Final = 32
-_AT_THREAD: Final = FIELD_COLUMNS.index("thread")
-_AT_STARTED: Final = AT_FIELDS - len(KEY_COLUMNS) + KEY_COLUMNS.index("started_s")
 _SETTLED_AT_ONCE: Final = 8
-_ROWS_AT_ONCE: Final = 500
 _NO_RECORD: Final = "is_record = 0"
 Stamps = tuple[int, int]
 """The mtimes of ``agents`` and ``claims`` in nanoseconds; 0 for a missing folder."""
 
 _left_behind: list[sqlite3.Connection] = []
 """Connections of a parent process: closing one here would touch the parent's locks."""
-
-
-class EntryRow:
-    """One entry's row: its file's name and stamp, and the entry if the columns hold all of it."""
-
-    __slots__ = ("_values", "name", "stamp")
-
-    def __init__(self, values: Sequence[Any]) -> None:
-        self.name: str = values[0]
-        self.stamp: Stamp = tuple(values[1:5])
-        self._values = values
-
-    @property
-    def thread(self) -> str | None:
-        """The entry's thread, as the row knows it."""
-        thread: str | None = self._values[AT_FIELDS + _AT_THREAD]
-        return thread
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the row alone makes the entry."""
-        return bool(self._values[7])
-
-    def is_settled(self, tick_ns: int) -> bool:
-        """Whether the file cannot have changed unseen right after the row was made."""
-        return tick_ns == 0 or self._values[5] - self._values[4] > tick_ns
-
-    def entry(self) -> AgentEntry:
-        """Build the entry."""
-        values = self._values
-        return entry_from_row(values[AT_FIELDS:], values[_AT_STARTED], values[_AT_STARTED + 1])
-
-
-def _readable(files: Iterable[RecordFile[R]]) -> Iterator[RecordFile[R]]:
-    for file in files:
-        if is_closed(file):
-            raise StoreUnavailable(file.path, "it cannot be read")
-        yield file
 
 
 class Index:
@@ -384,55 +329,8 @@ class Index:
         connection.execute("UPDATE meta SET agents = ?, claims = ?", after)
         return True
 
-    def prepare(
-        self,
-        agents: RecordFiles[AgentEntry],
-        claims: RecordFiles[Claim],
-        tell: Callable[[int, int], None],
-    ) -> str | None:
-        """Write a new index of these folders beside the old one; its path, None if that failed.
-
-        Needs no lock on the store, only that nobody else prepares one. It is trusted by nobody
-        until it was `adopt`-ed and has caught up. Takes the memory of a few hundred entries.
-
-        :param tell: called now and then with how many entries are in it, and how many there are
-        """
-        fresh = self._layout.index + ".building"
-        unlink_quietly(fresh)
-        try:
-            connection = open_database(f"file:{quoted(fresh)}?mode=rwc")
-        except sqlite3.Error:
-            return None
-        try:
-            connection.executescript(TABLES)
-            connection.execute(f"PRAGMA user_version = {VERSION}")
-            connection.execute("BEGIN")
-            # In the order of the keys, and the indexes afterwards: each page is written once.
-            names = agents.names()
-            row = partial(file_values, real=RealPaths())
-            for start in range(0, len(names), _ROWS_AT_ONCE):
-                tell(start, len(names))
-                part = agents.read_each(names[start : start + _ROWS_AT_ONCE])
-                connection.executemany(PUT_ENTRY, map(row, _readable(part)))
-            for file in _readable(claims.read_each(claims.names())):
-                put_claim_file(connection, file)
-            for statement in INDEXES.split(";"):
-                connection.execute(statement)
-            connection.execute("INSERT INTO meta VALUES ('', 0, 0, ?)", (tick_of(fresh),))
-            connection.execute("COMMIT")
-            connection.execute("PRAGMA journal_mode = DELETE")
-            connection.close()
-            from heddle_registry.adapters.atomic_file import folder_mode
-
-            os.chmod(fresh, folder_mode(os.stat(self._layout.root)))
-        except (sqlite3.Error, OSError, StoreUnavailable):
-            connection.close()
-            unlink_quietly(fresh)
-            return None
-        return fresh
-
     def adopt(self, fresh: str) -> bool:
-        """Put a prepared index in place; whether that worked. It still has to catch up."""
+        """Put in place what `build_index` made; whether that worked. It still has to catch up."""
         with self._mutex:
             self._drop()
             try:

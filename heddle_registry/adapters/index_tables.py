@@ -12,12 +12,15 @@ from heddle_registry.adapters.index_rows import (
     KEY_COLUMNS,
     NotPlain,
     claim_sessions,
+    entry_from_row,
     entry_row,
     key_row,
 )
 from heddle_registry.adapters.record_files import CLOCK_TICK_NS, stamp_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from heddle_registry.adapters.index_rows import RealPaths
     from heddle_registry.adapters.record_files import RecordFile, Stamp
     from heddle_registry.core.claim import Claim
@@ -66,7 +69,40 @@ PUT_ENTRY: Final = f"INSERT OR REPLACE INTO entries VALUES ({', '.join('?' * len
 PUT_CLAIM: Final = f"INSERT OR REPLACE INTO claims VALUES ({', '.join('?' * 11)})"  # noqa: S608
 _NO_FIELDS: Final = (None,) * (len(KEY_COLUMNS) + len(FIELD_COLUMNS))
 _NO_VALUES: Final = (None,) * len(FIELD_COLUMNS)
+_AT_THREAD: Final = FIELD_COLUMNS.index("thread")
+_AT_STARTED: Final = AT_FIELDS - len(KEY_COLUMNS) + KEY_COLUMNS.index("started_s")
 _AT_SESSION: Final = FIELD_COLUMNS.index("session_id")
+
+
+class EntryRow:
+    """One entry's row: its file's name and stamp, and the entry if the columns hold all of it."""
+
+    __slots__ = ("_values", "name", "stamp")
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self.name: str = values[0]
+        self.stamp: Stamp = tuple(values[1:5])
+        self._values = values
+
+    @property
+    def thread(self) -> str | None:
+        """The entry's thread, as the row knows it."""
+        thread: str | None = self._values[AT_FIELDS + _AT_THREAD]
+        return thread
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the row alone makes the entry."""
+        return bool(self._values[7])
+
+    def is_settled(self, tick_ns: int) -> bool:
+        """Whether the file cannot have changed unseen right after the row was made."""
+        return tick_ns == 0 or self._values[5] - self._values[4] > tick_ns
+
+    def entry(self) -> AgentEntry:
+        """Build the entry."""
+        values = self._values
+        return entry_from_row(values[AT_FIELDS:], values[_AT_STARTED], values[_AT_STARTED + 1])
 
 
 def entry_values(

@@ -142,9 +142,11 @@ class Reader:
             builder.drop()
 
     def _prepared(self) -> str | None:
+        from heddle_registry.adapters.index_building import build_index
+
         progress: Progress = self._on_rebuild() if self._on_rebuild is not None else _Nobody()
         try:
-            return self._index.prepare(self._folders.agents, self._folders.claims, progress)
+            return build_index(self._layout, self._folders.agents, self._folders.claims, progress)
         finally:
             progress.close()
 

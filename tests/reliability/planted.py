@@ -20,7 +20,8 @@ from heddle_registry.adapters import (
     query_log,
     writing,
 )
-from heddle_registry.adapters.index import EntryRow, Index
+from heddle_registry.adapters.index import Index
+from heddle_registry.adapters.index_tables import EntryRow
 from heddle_registry.adapters.layout import Layout
 from heddle_registry.adapters.record_files import RecordFile, RecordFiles
 from heddle_registry.core import evidence, release, renew, reserve, standing

@@ -18,20 +18,20 @@ ENTRIES = reading._FEW + 500
 REBUILDER = """
 import sys
 from heddle_registry import AgentRegistry
-from heddle_registry.adapters.index import Index
-prepare = Index.prepare
+from heddle_registry.adapters import index_building
+build = index_building.build_index
 
 def held(place):
     print(place, flush=True)
     sys.stdin.readline()
 
-def held_before(self, *files):
+def held_before(*given):
     held("read")
-    fresh = prepare(self, *files)
+    fresh = build(*given)
     held("written")
     return fresh
 
-Index.prepare = held_before
+index_building.build_index = held_before
 registry = AgentRegistry(sys.argv[1])
 print(len(registry.list()), flush=True)
 print(len(registry.list()), flush=True)

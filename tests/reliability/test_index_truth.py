@@ -305,7 +305,7 @@ def test_on_a_coarse_clock_rows_are_not_believed_until_they_are_settled(
 ):
     coarse = 50_000_000
     monkeypatch.setattr(directory, "_shared", {})
-    monkeypatch.setattr("heddle_registry.adapters.index.tick_of", lambda path: coarse)
+    monkeypatch.setattr("heddle_registry.adapters.index_building.tick_of", lambda path: coarse)
     (heddle / "index.sqlite").unlink()
     other = AgentRegistry(heddle)
     read = []
