@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 TABLES: Final = """
 CREATE TABLE name (name INTEGER PRIMARY KEY, text TEXT UNIQUE);
@@ -132,6 +132,12 @@ class NameTable:
         """Remember an actor's parent."""
         self._new[_LINKS].append((_storable(parent), _storable(key)))
 
+    def is_most(self, sources: Sequence[int]) -> bool:
+        """Tell whether one look at all is quicker than one for each of these sources."""
+        return is_worth_all(
+            sources, self._db.execute("SELECT max(source) FROM holds").fetchone()[0]
+        )
+
     def holders(
         self, sources: Iterable[int]
     ) -> Iterator[tuple[int, int, str, str, str | None, bool]]:
@@ -140,8 +146,7 @@ class NameTable:
             "SELECT source, actor, key, harness, parent, told FROM holds JOIN actor USING (actor)"
         )
         wanted = list(sources)
-        (most,) = self._db.execute("SELECT max(source) FROM holds").fetchone()
-        if most is not None and len(wanted) > most // _MANY:
+        if self.is_most(wanted):
             among = set(wanted)
             ranked = self._db.execute(query + " ORDER BY source").fetchall()
             yield from (row for row in ranked if row[0] in among)
@@ -153,6 +158,11 @@ class NameTable:
         """Forget whose usage a source holds."""
         self._db.execute("DELETE FROM holds WHERE source = ?", (source,))
         self._held = {}
+
+
+def is_worth_all(wanted: Sequence[object], most: int | None) -> bool:
+    """Tell whether so many rows of at most so many are better looked for among all."""
+    return most is not None and len(wanted) > most // _MANY
 
 
 def _storable(name: str) -> str:

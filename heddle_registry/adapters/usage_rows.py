@@ -7,6 +7,7 @@ The hot half of `usage_state`: a first read brings each response through here on
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from hashlib import blake2b
 from operator import add
@@ -142,11 +143,7 @@ class RecordTable:
         self._db.execute("RELEASE rows")
         by_key: dict[tuple[int, int, int], list[Row]] = {}
         for row in rows.values():
-            key = row[2:5]
-            if key in by_key:
-                by_key[key].append(row)
-            else:
-                by_key[key] = [row]
+            by_key.setdefault(row[2:5], []).append(row)
         for key, alike in by_key.items():
             if not key[2] & _REPLAYED:
                 self._move(key, map(sum, [*zip(*alike, strict=True)][_SUMS_AT:]))
@@ -222,8 +219,7 @@ class RecordTable:
             replayed, weight, hour, requests,
         ) = record  # fmt: skip
         whole = fresh + creation + cached
-        # Rows are written later, where it would be too late to tell whose they were. Bits that no
-        # count has are in none of these if they are not in all together.
+        # Rows are written later, where it would be too late to tell whose they were.
         every = fresh | creation | cached | output | tools | weight | hour | requests
         if not 0 <= every <= MAX_SUMMED:
             numbers = (fresh, creation, cached, output, tools, weight, hour, requests)
@@ -240,7 +236,7 @@ class RecordTable:
             reasoning = 0
             if output:
                 flags |= _NO_REASONING
-        if not (-MAX_SUMMED <= cost <= MAX_SUMMED and -MAX_SUMMED <= reasoning <= MAX_SUMMED):
+        if max(abs(cost), abs(reasoning)) > MAX_SUMMED:
             raise TypeError(f"a cost of {cost} or {reasoning} tokens of reasoning")
         if lower_bound:
             flags |= _LOWER
@@ -352,28 +348,33 @@ class RecordTable:
         is before all others.
         """
         self.write_sums()
-        within: dict[int, list[Row]] = {}
-        is_whole = since_s is None and until_s is None
-        if not is_whole:
+        wanted = [*sources]
+        rows: Iterable[Row] | None = None
+        if since_s is not None or until_s is not None:
+            least = 0.0 if since_s is None else max(since_s, 1e-9)
+            most = math.inf if until_s is None else until_s
             query = (
                 f"SELECT actor, model, flags, {_TOTALS} FROM record"
                 f" WHERE at >= ? AND at < ? AND flags & {_REPLAYED} = 0"
                 " GROUP BY actor, model, flags"
             )
-            least = 0.0 if since_s is None else max(since_s, 1e-9)
-            most = float("inf") if until_s is None else until_s
-            for row in self._db.execute(query, (least, most)):
-                within.setdefault(row[0], []).append(row[1:])
+            rows = self._db.execute(query, (least, most))
+        elif self.names.is_most(wanted):
+            rows = self._db.execute("SELECT * FROM sums")
+        within: dict[int, list[Row]] = {}
+        for row in rows or ():
+            within.setdefault(row[0], []).append(row)
         found: dict[int, tuple[str, str, str | None, list[int], list[UsageGroup]]] = {}
-        for source, actor, key, harness, parent, told in self.names.holders(sources):
+        for source, actor, key, harness, parent, told in self.names.holders(wanted):
             if actor in found:
                 found[actor][3].append(source)
                 continue
-            sums = within.get(actor, [])
-            if is_whole:
-                query = f"SELECT model, flags, {_SUMS} FROM sums WHERE actor = ?"
+            if rows is None:
+                query = "SELECT * FROM sums WHERE actor = ?"
                 sums = self._db.execute(query, (actor,)).fetchall()
-            groups = [self._group(row[0], row[1], row[2:]) for row in sums if any(row[2:])]
+            else:
+                sums = within.get(actor, [])
+            groups = [self._group(row[1], row[2], row[3:]) for row in sums if any(row[3:])]
             if groups or told:
                 found[actor] = (key, harness, parent, [source], groups)
         return list(found.values())

@@ -26,6 +26,7 @@ from heddle_registry.adapters import usage_names, usage_rows
 from heddle_registry.adapters.atomic_file import folder_mode
 from heddle_registry.adapters.position import Position
 from heddle_registry.adapters.transcripts import SourceFault
+from heddle_registry.adapters.usage_names import is_worth_all
 from heddle_registry.adapters.usage_rows import RecordTable
 
 if TYPE_CHECKING:
@@ -141,18 +142,15 @@ class UsageState:
 
     def stamps(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[int, str]]:
         """Return number and stamp of those sources that are known; "" stands for a faulty one."""
-        found: dict[tuple[str, str], tuple[int, str]] = {}
-        if self._db.execute("SELECT 1 FROM source LIMIT 1").fetchone() is None:
-            return found
-        for harness, path in wanted:
-            row = self._db.execute(
-                "SELECT source, iif(faults = '[]', stamp, '') FROM source"
-                " WHERE harness = ? AND path = ?",
-                (harness, path),
-            ).fetchone()
-            if row is not None:
-                found[harness, path] = row
-        return found
+        query = "SELECT source, iif(faults = '[]', stamp, ''), harness, path FROM source"
+        asked = [*wanted]
+        if is_worth_all(asked, self._db.execute("SELECT max(source) FROM source").fetchone()[0]):
+            among = set(asked)
+            rows = [row for row in self._db.execute(query) if row[2:] in among]
+        else:
+            one = query + " WHERE harness = ? AND path = ?"
+            rows = [row for named in asked for row in self._db.execute(one, named)]
+        return {row[2:]: row[:2] for row in rows}
 
     def sources_of(self, actors: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
         """Return ``(harness, path)`` of the sources that hold each actor; needs no `begin`."""
