@@ -526,3 +526,35 @@ def test_on_windows_a_file_that_somebody_has_open_is_tried_again_for_a_moment(
         replace(folder, b"new")
         assert (folder / "agents/a.toml").read_bytes() == b"new"
     assert pauses == [0.01, 0.02, 0.05, 0.1, 0.2][:busy]
+
+
+@pytest.mark.parametrize("step", [1, 3, 9])
+def test_short_reads_are_completed_up_to_the_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    class ShortReads(FailingOs):
+        def __getattr__(self, name: str) -> Any:
+            if name == "read":
+                return lambda fd, size: os.read(fd, min(size, step))
+            return getattr(os, name)
+
+    replace(folder, b"0123456789")
+    monkeypatch.setattr(atomic_file, "os", ShortReads("", 0))
+    path = str(folder / "agents/a.toml")
+    assert read_file(path, 10) == b"0123456789"
+    assert read_file(path, 1_000) == b"0123456789"
+
+
+def test_elsewhere_a_refused_rename_is_an_error_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    pauses: list[float] = []
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setattr(atomic_file, "sys", SimpleNamespace(platform="linux"))
+    with pytest.raises(StoreUnavailable, match="permission"):
+        replace(folder, b"new")
+    assert pauses == []

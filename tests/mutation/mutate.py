@@ -150,7 +150,9 @@ def try_module(
     path = folder / module
     plain = path.read_text()
     started = time.monotonic()
-    assert passes(folder, package.near[module]), f"{module}: the tests fail as it is"
+    assert any(passes(folder, package.near[module]) for _ in range(3)), (
+        f"{module}: the tests fail as it is"
+    )
     started, limit_s = time.monotonic(), 10 + 5 * int(time.monotonic() - started)
     for mutation in mutations:
         path.write_text(mutation.source)
@@ -163,7 +165,9 @@ def try_module(
         mark = "explained" if known else "SURVIVED"
         print(f"{mark} {module}:{mutation.line}: {mutation.what}", flush=True)
     path.write_text(plain)
-    assert passes(folder, package.near[module]), f"{module}: a mutation damaged the copy"
+    assert any(passes(folder, package.near[module]) for _ in range(3)), (
+        f"{module}: a mutation damaged the copy"
+    )
     took = time.monotonic() - started
     print(f"{module}: {counts['killed']} of {counts['all']} killed, {took:.0f} s", flush=True)
     return counts
@@ -200,7 +204,10 @@ def main(words: list[str]) -> int:
                 modules = [m for m in modules if m in {module for module, _ in again}]
             sources = strip_comments(folder, modules)
             if modules:
-                assert not package.notices(folder, modules[0]), "the tests fail as it is"
+                # A busy machine may fail one of hundreds of tests once; not thrice.
+                assert not all(package.notices(folder, modules[0]) for _ in range(3)), (
+                    "the tests fail as it is"
+                )
             for module, source in sources.items():
                 mutations = chosen_of(module, source, options.sample)
                 if again is not None:
