@@ -134,9 +134,8 @@ class NameTable:
 
     def is_most(self, sources: Sequence[int]) -> bool:
         """Tell whether one look at all is quicker than one for each of these sources."""
-        return is_worth_all(
-            sources, self._db.execute("SELECT max(source) FROM holds").fetchone()[0]
-        )
+        (most,) = self._db.execute("SELECT max(source) FROM holds").fetchone()
+        return is_worth_all(sources, most or 0)
 
     def holders(
         self, sources: Iterable[int]
@@ -160,9 +159,9 @@ class NameTable:
         self._held = {}
 
 
-def is_worth_all(wanted: Sequence[object], most: int | None) -> bool:
+def is_worth_all(wanted: Sequence[object], most: int) -> bool:
     """Tell whether so many rows of at most so many are better looked for among all."""
-    return most is not None and len(wanted) > most // _MANY
+    return len(wanted) > most // _MANY
 
 
 def _storable(name: str) -> str:

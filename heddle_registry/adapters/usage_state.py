@@ -144,7 +144,10 @@ class UsageState:
         """Return number and stamp of those sources that are known; "" stands for a faulty one."""
         query = "SELECT source, iif(faults = '[]', stamp, ''), harness, path FROM source"
         asked = [*wanted]
-        if is_worth_all(asked, self._db.execute("SELECT max(source) FROM source").fetchone()[0]):
+        (most,) = self._db.execute("SELECT max(source) FROM source").fetchone()
+        if most is None:
+            return {}
+        if is_worth_all(asked, most):
             among = set(asked)
             rows = [row for row in self._db.execute(query) if row[2:] in among]
         else:
