@@ -25,7 +25,7 @@ from heddle_registry.adapters.atomic_file import (
     sync_folder,
 )
 from heddle_registry.errors import OutcomeUnknown, StoreUnavailable
-from tests.process_helpers import as_nobody, needs_other_user, public_folder
+from tests.process_helpers import as_nobody, in_fork, needs_other_user, public_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -558,3 +558,21 @@ def test_elsewhere_a_refused_rename_is_an_error_at_once(
     with pytest.raises(StoreUnavailable, match="permission"):
         replace(folder, b"new")
     assert pauses == []
+
+
+def test_a_process_without_a_standard_input_leaves_nothing_open_either(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic_file, "os", FailingOs("write", errno.EIO))
+
+    def attempt() -> str:
+        os.close(0)  # the next file to be opened gets its number
+        with pytest.raises(StoreUnavailable):
+            replace(folder, b"new")
+        try:
+            os.fstat(0)
+        except OSError:
+            return "closed"
+        return "open"
+
+    assert in_fork(attempt) == "closed"
