@@ -35,6 +35,8 @@ ABOUT_THE_INDEX = (
     "tests/adapters/test_reading.py",
     "tests/adapters/test_found_records.py",
     "tests/adapters/test_writing.py::test_a_renewal_syncs_no_folder",
+    "tests/reliability/test_planted_bugs.py::test_a_planted_bug_is_caught[index",
+    "test_a_promise_is_kept[a_strangers_entry_is_seen_after_we_wrote]",
     "tests/cli/test_progress.py::test_the_rebuild_of_a_lost_index",
     "tests/cli/test_progress.py::test_scripts_see_nothing_of_it",
     "test_21_a_second_look_up_does_not_read_every_file[ours]",

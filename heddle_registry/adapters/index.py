@@ -184,14 +184,18 @@ class Index:
     def entry_rows(
         self, stamps: Stamps, where: str, arguments: Sequence[Any] = (), most: int | None = None
     ) -> list[EntryRow] | None:
-        """Return rows newest first; None where the index is not at ``stamps``."""
+        """Return rows newest first; None where the index is not at ``stamps``.
+
+        At ``most`` so many are those that ended first: to sort all for a few of them is dear.
+        """
         if where == _NO_RECORD and self.kept(stamps, where) == []:
             return []
-        limit = f" LIMIT {most}" if most is not None else ""
+        order = "started_s DESC, started_n DESC, session_id"
+        if most is not None:
+            order = f"ended_ns LIMIT {most}"
         rows = self._read(
             stamps,
-            f"SELECT * FROM entries WHERE {where}"  # noqa: S608 (our own text)
-            f" ORDER BY started_s DESC, started_n DESC, session_id{limit}",
+            f"SELECT * FROM entries WHERE {where} ORDER BY {order}",  # noqa: S608 (our own text)
             arguments,
         )
         if rows is None:

@@ -57,7 +57,7 @@ class Records(Protocol):
         ...
 
     def ended_before(self, instant: Instant, most: int | None) -> Iterable[AgentEntry]:
-        """Return ended entries that may be stale and hold no claim, at most ``most``.
+        """Return ended entries that may be stale and hold no claim, at most the first ``most``.
 
         That of a claim's holder is what tells how the claim ended; whoever removes it ends the
         claim with it.
@@ -252,7 +252,9 @@ class RecordMaps(Record):
             for entry in self.entries.values()
             if is_stale(entry, instant.at) and entry.session_id not in holders
         ]
-        return stale[:most]
+        if most is None or len(stale) <= most:
+            return stale
+        return sorted(stale, key=_end)[:most]
 
     def highest_fence(self, thread: str) -> int:
         """See `Records`."""
@@ -285,3 +287,7 @@ class RecordMaps(Record):
     def damage(self) -> tuple[Damage, ...]:
         """See `Records`."""
         return self.damaged
+
+
+def _end(entry: AgentEntry) -> tuple[int, str]:
+    return ((entry.completed_at or entry.started_at).unix_ns, entry.session_id)

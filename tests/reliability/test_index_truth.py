@@ -18,6 +18,7 @@ from heddle_registry import AgentRegistry, AgentStatus, Query, Timestamp
 from heddle_registry.adapters import directory
 from heddle_registry.adapters.index import Index
 from heddle_registry.codec import entry_to_toml
+from heddle_registry.core.limits import MAX_SWEEP
 from tests.process_helpers import ROOT, in_fork, python, until
 
 SEED = ROOT / "tests" / "seed_registry.py"
@@ -242,6 +243,31 @@ def test_what_ended_is_pruned_by_the_index_but_for_the_entries_of_holders(
     assert registry.sweep().ended_claims == ("main",)
     assert not (heddle / "agents" / f"{claim.session_id}.toml").exists()
     assert scans == []
+
+
+@pytest.mark.parametrize("index", ["on", "off"])
+def test_those_that_ended_first_are_pruned_first_and_no_more_than_a_few_at_once(
+    registry, heddle, index, monkeypatch
+):
+    if index == "off":
+        monkeypatch.setenv("HEDDLE_REGISTRY_INDEX", "off")
+        monkeypatch.setattr(directory, "_shared", {})
+        registry = AgentRegistry(heddle)
+    for number in range(MAX_SWEEP + 4):
+        ended_at = Timestamp(f"2026-01-{28 - number:02d}T12:00:00Z")
+        old = entry_of(
+            registry,
+            f"agent-old-{number:02d}",
+            status=AgentStatus.COMPLETE,
+            started_at=Timestamp("2026-01-01T12:00:00Z"),
+            completed_at=ended_at,
+        )
+        (heddle / "agents" / f"{old.session_id}.toml").write_bytes(entry_to_toml(old))
+    registry.list()
+    with registry.reserve("main"):
+        pass
+    left = {path.stem for path in (heddle / "agents").glob("agent-old-*")}
+    assert left == {f"agent-old-{number:02d}" for number in range(4)}
 
 
 WRITER = """
