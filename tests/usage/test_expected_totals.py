@@ -158,3 +158,21 @@ def test_real_files_read_in_pieces_give_what_they_give_in_one(tmp_path: Path) ->
         assert {row.actor: row.totals for row in report.rows} == {
             row.actor: row.totals for row in whole.rows
         }
+
+
+def test_codex_files_that_must_be_parsed_line_by_line_give_what_the_quick_way_gives(
+    tmp_path: Path,
+) -> None:
+    homes = [*RECORDED.glob("codex/**/rollout-*.jsonl"), *SHARED.glob("codex/*/*.jsonl")]
+    assert homes
+    for number, file in enumerate(homes):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        copies = [folder / "quick" / file.name, folder / "slow" / file.name]
+        for copy, first in zip(copies, (b"", b'{ "type": "odd" }\n'), strict=True):
+            copy.parent.mkdir()
+            copy.write_bytes(first + file.read_bytes())
+        quick, slow = (read_usage([("codex", str(copy), None)], READERS) for copy in copies)
+        assert {row.actor: row.by_model for row in quick.rows} == {
+            row.actor: row.by_model for row in slow.rows
+        }
