@@ -178,7 +178,6 @@ class Writer:
         name = self._layout.claim_name(thread)
         self._folders.claims.forget(name)
         self._claims[name] = None
-        self._moved_claims = True
         remove_file(self._layout.claims, name)
 
     def _quarantine(self) -> None:

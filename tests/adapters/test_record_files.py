@@ -200,9 +200,21 @@ def test_a_listing_that_cannot_be_verified_is_an_error_and_leaves_nothing_open(
 def test_where_descriptors_of_folders_are_not_to_be_had_the_answers_are_the_same(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "supports_dir_fd", set())
     for name in ("a.toml", "b.toml"):
         folder.put(name, name)
+    real_stat, real_open = os.stat, os.open
+
+    def stat_by_path(path: object, **named: object) -> os.stat_result:
+        assert "dir_fd" not in named
+        return real_stat(path, **named)
+
+    def open_files(path: object, *given: int) -> int:
+        assert path != str(folder.path)
+        return real_open(path, *given)
+
+    monkeypatch.setattr(os, "stat", stat_by_path)
+    monkeypatch.setattr(os, "open", open_files)
+    monkeypatch.setattr(os, "supports_dir_fd", set())
     (folder.path / ".toml").touch()
     (folder.path / "letter").touch()
     folder.settle()

@@ -145,6 +145,14 @@ def test_a_removal_cannot_be_taken_back_and_says_so(folder: Folder) -> None:
         folder.write(RemoveEntry("agent-a"), PutEntry(entry("agent-b")))
 
 
+def test_a_removal_that_was_refused_is_not_there_to_be_taken_back(folder: Folder) -> None:
+    before = folder.records()
+    folder.fail("remove_file")
+    with pytest.raises(StoreUnavailable, match="full"):
+        folder.write(RemoveEntry("agent-a"), PutEntry(entry("agent-b")))
+    assert folder.records() == before
+
+
 def test_a_visible_step_is_undone_with_the_others_unless_it_was_the_last(folder: Folder) -> None:
     before = folder.records()
     effects = (PutEntry(entry("agent-b")), PutClaim(Claim(thread="main", fence=4)))
