@@ -325,3 +325,15 @@ def test_a_file_that_may_not_be_read_is_no_damage(
     assert found.error.errno == code
     assert hint in found.error.hint
     assert bool(found.error.hint) == bool(hint)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="descriptors cannot be counted here")
+def test_no_look_at_a_folder_leaves_a_descriptor_open(folder: Folder) -> None:
+    folder.put("a.toml", "one")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        known = folder.files.stamps()
+        folder.files.verified(folder.files.scan())
+        folder.files.changed_since(known)
+        folder.files.resolve("a.toml", known["a.toml"], None)
+    assert len(os.listdir("/proc/self/fd")) == before
