@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -44,10 +45,11 @@ BUCKETS = {
 FIRST, AGAIN, APPENDED, PEAK_MB = 0.7, 0.05, 0.01, 150.0
 LARGE = {"claude-code", "codex"}
 """Of the others there are only a few small files: a tenth as much is enough."""
-ONE_FILE_MB = 100
+ONE_FILE_MB, LONG = 100, "claude/35"
+_SESSION = re.compile(rb'"sessionId":"[^"]+"')
 _IDS = re.compile(
     rb"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"
-    rb"|\b((?:msg|req)_[0-9A-Za-z]{16,})"
+    rb"|\b(?:msg|req)_[0-9A-Za-z]{16,}"
     rb"|\ba(?:compact-)?[0-9a-f]{6,16}\b"
     rb'|(?<=")[0-9a-f]{8}(?=")'
 )
@@ -70,33 +72,44 @@ def sessions() -> dict[str, dict[str, dict]]:
     return found
 
 
-def renamed(content: bytes, number: int) -> bytes:
+def pieces(content: bytes) -> list[bytes]:
+    """What is between ids, and ids, in turns."""
+    found, end = [], 0
+    for name in _IDS.finditer(content):
+        found += [content[end : name.start()], name[0]]
+        end = name.end()
+    return [*found, content[end:]]
+
+
+def renamed(parts: list[bytes], number: int) -> bytes:
     """The same with every id replaced by another of its length; alike ids stay alike."""
-    turn = number * 2_654_435_761 % (1 << 32)
-
-    def other(found: re.Match[bytes]) -> bytes:
-        name, rest = bytearray(found[0]), turn
-        digits = _LETTERS if found[1] else _HEX
-        for at in range(len(name) - 6, len(name)):
-            rest, by = divmod(rest, len(digits))
-            name[at] = digits[(digits.index(name[at]) + by) % len(digits)]
-        return bytes(name)
-
-    return _IDS.sub(other, content)
+    others = {name: _other(name, number) for name in set(parts[1::2])}
+    parts = [*parts]
+    parts[1::2] = [others[name] for name in parts[1::2]]
+    return b"".join(parts)
 
 
-def repeat(folder: Path, harness: str, size: int) -> tuple[list[str], dict[str, int]]:
-    """Write copies of the harness's real files until there are ``size`` bytes of them.
+def _other(name: bytes, number: int) -> bytes:
+    changed, rest = bytearray(name), number * 2_654_435_761 % (1 << 32)
+    digits = _LETTERS if name.startswith((b"msg_", b"req_")) else _HEX
+    for at in range(len(name) - 6, len(name)):
+        rest, by = divmod(rest, len(digits))
+        changed[at] = digits[(digits.index(changed[at]) + by) % len(digits)]
+    return bytes(changed)
+
+
+def repeat(folder: Path, chosen: dict[str, dict], size: int) -> tuple[list[str], dict[str, int]]:
+    """Write copies of the sessions' files until there are ``size`` bytes of them.
 
     Return their paths, and the totals that they must have together.
     """
-    chosen = sessions()[harness]
-    contents = {file: (SHARED / file).read_bytes() for s in chosen.values() for file in s["files"]}
-    copies = -(-size // sum(map(len, contents.values())))
+    files = [file for session in chosen.values() for file in session["files"]]
+    contents = [(pieces(file.encode()), pieces((SHARED / file).read_bytes())) for file in files]
+    copies = -(-size // sum(os.stat(SHARED / file).st_size for file in files))
     paths = []
     for copy in range(copies):
-        for file, content in contents.items():
-            path = folder / str(copy) / renamed(file.encode(), copy).decode()
+        for name, content in contents:
+            path = folder / str(copy) / renamed(name, copy).decode()
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(renamed(content, copy))
             paths.append(str(path))
@@ -122,6 +135,9 @@ def read(harness: str, paths: list[str], state: str) -> dict:
     plugins.add(harness, importlib.import_module(module))
     readers = plugins.usage_readers()
     sources = [(harness, path, None) for path in paths]
+    empty = Path(state) / "empty.jsonl"
+    empty.touch()
+    read_usage([(harness, str(empty), None)], readers)  # so that no import is timed
     started = time.process_time()
     report = read_usage(sources, readers, state)
     seconds = time.process_time() - started
@@ -176,7 +192,7 @@ def measure(base: str | None, megabytes: int, turns: int) -> dict[str, dict[str,
 
 def _of_many(folder: Path, harness: str, size: int, turns: int) -> dict[str, float]:
     """Many files, as they lie: a first read, and one where nothing changed."""
-    paths, expected = repeat(folder, harness, size)
+    paths, expected = repeat(folder, sessions()[harness], size)
     run = _Run(folder, harness, paths)
     for _ in range(turns):
         run.state()
@@ -187,12 +203,13 @@ def _of_many(folder: Path, harness: str, size: int, turns: int) -> dict[str, flo
 
 
 def _of_one(folder: Path, harness: str, size: int, turns: int) -> dict[str, float]:
-    """The same lines in one file, to which a line is appended."""
-    paths, expected = repeat(folder, harness, size)
+    """One long session, to which a line is appended."""
+    paths, expected = repeat(folder, {LONG: sessions()[harness][LONG]}, size)
     whole = folder / "whole.jsonl"
+    session = _SESSION.search(Path(paths[0]).read_bytes())[0]
     with whole.open("wb") as file:
         for path in paths:
-            file.write(Path(path).read_bytes().rstrip(b"\n") + b"\n")
+            file.write(_SESSION.sub(session, Path(path).read_bytes().rstrip(b"\n")) + b"\n")
     length, line = whole.stat().st_size, b""
     for line in Path(paths[0]).read_bytes().splitlines(keepends=True):
         if MARKERS[harness] in line:
@@ -261,13 +278,15 @@ def section(found: dict[str, dict[str, float]], command: str) -> list[str]:
     out += [
         "Real transcripts repeated under other ids, read with the checkout's plugins and a state",
         "beside them; every total was asserted. *Loop*: `for line in file`, a look for the marker",
-        "of a usage line, `orjson.loads`, nothing else. Processor time, each in a process of its",
-        "own, the quickest of several turns. [What limits it](explanation/usage-speed.md).",
+        "of a usage line, `orjson.loads`, nothing else. Processor time without imports, each in a",
+        "process of its own, the quickest of several turns.",
+        "[What limits it](explanation/usage-speed.md).",
         "",
         "```sh",
         command,
         "```",
         "",
+        f"CPython {platform.python_version()}, load {os.getloadavg()[0]:.1f} at the end. "
         f"Budgets: first read ≥ {FIRST} × loop; an unchanged second read of 500 MB ≤ {AGAIN} × "
         f"first; a line appended to 100 MB ≤ {APPENDED} × first; peak memory ≤ {PEAK_MB:g} MB.",
         "",
