@@ -33,6 +33,7 @@ _MOST_BYTES: Final = 1_048_576
 _MOST_ID: Final = 200
 _MOST_TOKEN_BYTES: Final = 10_000
 _SECOND_NS: Final = 1_000_000_000
+_FOLDERS: Final = ("agents", "claims", "live", "wait", "tmp", "queries", "agents/.quarantine")
 _LATER_SAID: Final = (
     "HEDDLE_REGISTRY_LOCK_TIMEOUT",
     "HEDDLE_REGISTRY_DEFAULT_TTL",
@@ -144,6 +145,8 @@ def _renew(heddle_dir: str, session_id: str, token: str) -> str | None:
     tmp = os.path.join(heddle_dir, "tmp")
     if len(session_id) > _MOST_ID or not (os.path.isdir(agents) and os.access(heddle_dir, os.R_OK)):
         return None
+    if any(os.path.islink(os.path.join(heddle_dir, name)) for name in _FOLDERS):
+        return None  # what lies behind a link is not ours to sweep or to write
 
     def is_held(device: int, inode: int) -> bool:
         live = os.path.join(heddle_dir, "live", session_id)

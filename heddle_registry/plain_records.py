@@ -206,7 +206,7 @@ def _is_time(value: str) -> bool:
     if day > 28 and day > (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)[month - 1]:  # noqa: PLR2004
         return False
     is_time = hour <= 23 and minute <= 59 and second <= 59  # noqa: PLR2004
-    return is_time and (len(text) == 19 or (text[19] == "." and _is_digits(text[20:])))  # noqa: PLR2004
+    return is_time and (len(text) == 19 or (text[19:20] == "." and _is_digits(text[20:])))  # noqa: PLR2004
 
 
 def _is_digits(text: str) -> bool:

@@ -241,6 +241,33 @@ def test_a_plain_file_is_one_that_the_codec_reads(entry, claim, data):
         assert claim_to_toml(claim_from_toml(text, "c")) == text
 
 
+@pytest.mark.parametrize(
+    "text", ["2026-07-01T12:00:0Z", "2026-07-01T12:00:00.Z", "2026-07-01T12:00:00", "Z", ""]
+)
+def test_a_time_cut_short_is_not_plain(text):
+    whole = (ROOT / "tests" / "data" / "golden" / "golden-minimal.toml").read_text()
+    lines = [
+        f'started_at = "{text}"' if line.startswith("started_at") else line
+        for line in whole.splitlines()
+    ]
+    assert plain_record(whole.encode(), ENTRY) is not None
+    assert plain_record(("\n".join(lines) + "\n").encode(), ENTRY) is None
+
+
+@pytest.mark.parametrize(("late_ns", "runs"), [(-1, True), (0, False), (1, False)])
+def test_a_ttl_runs_to_its_last_nanosecond_and_no_further(late_ns, runs):
+    at = Timestamp("2026-07-01T12:00:00Z")
+    since = Instant(at=at, awake_ns=AWAKE, boot_id=BOOT, time_ns=TIME_NS)
+    holder = ClaimHolder(
+        session_id="agent-a", token=KEPT, ttl_s=1.5, granted_at=at, renewed_at=since
+    )
+    claim = plain_record(claim_to_toml(Claim(thread="main", fence=1, holder=holder)), CLAIM)
+    awake_ns = AWAKE + 1_500_000_000 + late_ns
+    now = Reading(unix_ns=at.unix_ns, awake_ns=awake_ns, boot_id=BOOT, time_ns=TIME_NS)
+    machine = Machine(77, is_held=True)
+    assert fast.is_running(claim, now, machine, machine.looks_held) is runs
+
+
 @example(0)
 @example(1_783_000_000_120_000_000)
 @example(1_783_000_000_000_001_000)
@@ -327,6 +354,53 @@ def test_both_ways_write_the_same_file_at_the_same_instant(heddle: Heddle, monke
     monkeypatch.setattr(fast, "beat", lambda _words: None)
     assert heddle("heartbeat", session_id, "--token", token) == said
     assert the_claim(heddle) == quick
+
+
+def test_a_claim_whose_ttl_passed_is_the_registrys_to_renew_or_to_refuse(heddle: Heddle, tmp_path):
+    # Another branch may have taken its folder since: that is to be seen, not written over.
+    first = heddle.json("reserve", "one", "--ttl", "600", "--path", tmp_path)
+    (path,) = (heddle.folder / "claims").glob("*.toml")
+    claim = claim_from_toml(path.read_bytes(), "c")
+    assert claim.holder is not None
+    since = claim.holder.renewed_at
+    past = attrs.evolve(since, awake_ns=since.awake_ns - 601_000_000_000)
+    holder = attrs.evolve(claim.holder, renewed_at=past)
+    path.write_bytes(claim_to_toml(attrs.evolve(claim, holder=holder)))
+    heddle.json("reserve", "two", "--ttl", "600", "--path", tmp_path)
+    session_id, token = first["entry"]["session_id"], first["token"]
+    assert fast.beat([session_id, "--token", token]) is None
+    refused = heddle("heartbeat", session_id, "--token", token, status=None)
+    assert refused.status != 0
+    held = [row["thread"] for row in heddle.json("list")["entries"]
+            if row["claim"] and row["claim"]["state"] == "held"]  # fmt: skip
+    assert held == ["two"]
+
+
+@pytest.mark.parametrize("name", fast._FOLDERS)
+def test_a_link_in_a_folders_place_is_the_registrys_to_refuse(heddle: Heddle, name, tmp_path):
+    session_id, token = reserved(heddle, "--ttl", "600")
+    victim = tmp_path / "victim"
+    place = heddle.folder / name
+    if place.exists():
+        place.rename(victim)
+    else:
+        victim.mkdir()
+    (victim / ".notes.tmp").write_text("precious")
+    os.utime(victim / ".notes.tmp", (1, 1))
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(victim)
+    before = {path: path.read_bytes() for path in victim.rglob("*") if path.is_file()}
+    assert fast.beat([session_id, "--token", token]) is None
+    assert {path: path.read_bytes() for path in victim.rglob("*") if path.is_file()} == before
+
+
+def test_it_takes_away_what_a_crashed_writer_left(heddle: Heddle):
+    session_id, token = reserved(heddle, "--ttl", "600")
+    left = heddle.folder / "tmp" / ".agent-x.toml.0123456789abcdef.tmp"
+    left.write_text("half")
+    os.utime(left, (1, 1))
+    assert fast.beat([session_id, "--token", token]) == 0
+    assert not left.exists()
 
 
 def test_it_waits_for_the_registrys_lock(heddle: Heddle):
