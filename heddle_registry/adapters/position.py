@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import Final, NamedTuple
 
 _TAIL_BYTES: Final = 1024
@@ -27,6 +28,7 @@ class Position(NamedTuple):
     """The file is one document: any change means to read it again from its beginning."""
     companion: tuple[int, int] = (0, 0)
     """Size and mtime of a SQLite write-ahead log beside it."""
+    is_folder: bool = False
 
     @property
     def stamp(self) -> str:
@@ -55,6 +57,7 @@ def look(path: str) -> Position | None:
         mtime_ns=found.st_mtime_ns,
         ctime_ns=found.st_ctime_ns,
         companion=companion,
+        is_folder=stat.S_ISDIR(found.st_mode),
     )
 
 

@@ -204,7 +204,7 @@ class _Reading:
         stamps = state.stamps(keys)
         for named, now in looks.items():
             number, stamp = stamps.get(named, (0, ""))
-            if now is None or now.stamp != stamp or os.path.isdir(named[1]):
+            if now is None or now.stamp != stamp or now.is_folder:
                 known = state.source(*named) if number else None
                 number = self._read(*named, keys[named], now, known, again)
             if number:
@@ -273,7 +273,7 @@ class _Reading:
             return known.source if known else 0
         if known is not None and known.position is not None:
             held = known.position
-            if held.stamp == now.stamp and not os.path.isdir(path):
+            if held.stamp == now.stamp and not now.is_folder:
                 self._faults += known.faults
                 return known.source
             if continues(held, now, path):

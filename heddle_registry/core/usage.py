@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_COUNT: Final = 1 << 44
 """Larger figures are no counts of tokens; sums of smaller ones fit 64 bits."""
+_FEW: Final = 4
+"""So many totals are added up one by one; of more, a column at a time is quicker."""
 LONG_CONTEXT_TOKENS: Final = 200_000
 """Several vendors charge another rate for requests whose whole input is longer than this."""
 
@@ -353,10 +355,23 @@ def totals_of(group: UsageGroup, estimate_micros_usd: int | None) -> UsageTotals
 
 def sum_totals(addends: Iterable[UsageTotals]) -> UsageTotals:
     """Add up totals; none gives zeros."""
-    result = None
-    for addend in addends:
-        result = addend if result is None else result + addend
-    return UsageTotals() if result is None else result
+    found = [*addends]
+    if len(found) <= _FEW:
+        return sum(found[1:], start=found[0]) if found else UsageTotals()
+    told = [one.reasoning_tokens for one in found if one.reasoning_tokens is not None]
+    return UsageTotals(
+        input_tokens=sum([one.input_tokens for one in found]),
+        cache_creation_tokens=sum([one.cache_creation_tokens for one in found]),
+        cache_read_tokens=sum([one.cache_read_tokens for one in found]),
+        output_tokens=sum([one.output_tokens for one in found]),
+        reasoning_tokens=sum(told) if len(told) == len(found) else None,
+        tool_calls=sum([one.tool_calls for one in found]),
+        requests=sum([one.requests for one in found]),
+        known_cost_micros_usd=sum([one.known_cost_micros_usd for one in found]),
+        estimated_cost_micros_usd=sum([one.estimated_cost_micros_usd for one in found]),
+        unpriced_requests=sum([one.unpriced_requests for one in found]),
+        lower_bound=any(one.lower_bound for one in found),
+    )
 
 
 def roll_up(

@@ -8,7 +8,7 @@ from itertools import permutations
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heddle_registry.core.usage import (
@@ -50,6 +50,7 @@ RECORDS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(RECORDS, min_size=1, max_size=4))
 def test_records_of_one_id_join_to_the_same_in_every_order_and_repetition(
     records: list[UsageRecord],
@@ -113,6 +114,7 @@ def test_copied_readings_move_the_base_and_count_for_nobody() -> None:
     assert _outputs(_total(90, replayed=True), _total(12, 12)) == [12]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=20), st.data())
 def test_re_emits_anywhere_never_change_what_a_counter_counts(
     calls: list[int], data: st.DataObject
@@ -341,3 +343,30 @@ def test_an_instant_without_a_zone_is_utc_wherever_one_is(monkeypatch: pytest.Mo
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 9), st.none() | st.integers(0, 3), st.booleans())))
+def test_many_totals_add_up_to_what_they_do_one_by_one(
+    drawn: list[tuple[int, int | None, bool]],
+) -> None:
+    addends = [
+        UsageTotals(
+            input_tokens=n,
+            cache_creation_tokens=n + 1,
+            cache_read_tokens=n * 2,
+            output_tokens=n * 3,
+            reasoning_tokens=reasoning,
+            tool_calls=n % 2,
+            requests=n % 3,
+            known_cost_micros_usd=n % 4,
+            estimated_cost_micros_usd=n % 5,
+            unpriced_requests=n % 6,
+            lower_bound=low,
+        )
+        for n, reasoning, low in drawn
+    ]
+    one_by_one = UsageTotals()
+    for addend in addends:
+        one_by_one = one_by_one + addend
+    assert sum_totals(addends) == one_by_one
