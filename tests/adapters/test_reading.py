@@ -37,6 +37,7 @@ class Folder:
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.store = DirectoryStore(str(path / ".heddle"), FakeHost())
         self.layout = self.store.layout
+        self._monkeypatch = monkeypatch
         self.scans = 0
         folders = self.store._folders
         real = folders.agents.scan
@@ -78,6 +79,17 @@ class Folder:
         self.stranger_writes(entry("agent-a"))
         self.scans = 0
 
+    def count_builds(self) -> list[object]:
+        """Return a list that grows with each index that is built from nothing."""
+        real, builds = self.store._reader._prepared, []
+
+        def prepared() -> Any:
+            builds.append(self)
+            return real()
+
+        self._monkeypatch.setattr(self.store._reader, "_prepared", prepared)
+        return builds
+
     def names(self) -> list[str]:
         return sorted(found.session_id for found in self.store.look(Query()).entries)
 
@@ -104,9 +116,10 @@ def test_a_look_after_a_strangers_change_is_right_and_brings_the_index_up_to_dat
 ) -> None:
     folder.stranger_writes(entry("agent-b"))
     assert not folder.is_up_to_date
+    builds = folder.count_builds()
     assert folder.names() == ["agent-a", "agent-b"]
     assert folder.is_up_to_date
-    assert folder.scans == 0, "only what changed was read"
+    assert (folder.scans, builds) == (0, []), "only what changed was read"
     os.unlink(os.path.join(folder.layout.agents, "agent-a.toml"))
     assert folder.names() == ["agent-b"]
 
@@ -177,9 +190,11 @@ def test_where_a_link_stands_in_a_folders_place_a_look_changes_nothing(
 def test_a_lost_index_is_built_anew_by_one_look_and_trusted_by_the_next(folder: Folder) -> None:
     folder.write(*(entry(f"agent-{number}") for number in range(5)))
     folder.lose_index()
+    builds = folder.count_builds()
     expected = ["agent-0", "agent-1", "agent-2", "agent-3", "agent-4", "agent-a"]
     assert folder.names() == expected
     assert folder.is_up_to_date
+    assert len(builds) == 1
     folder.scans = 0
     assert folder.names() == expected
     assert folder.scans == 0
@@ -257,3 +272,30 @@ def test_a_file_that_nobody_may_read_just_now_is_not_written_off(
             assert not folder.is_up_to_date
         assert folder.names() == ["agent-a"]
         assert folder.store.look(Query()).entries[0].model == "changed"
+
+
+def test_a_look_into_a_folder_without_entries_makes_nothing(tmp_path: Path) -> None:
+    (tmp_path / ".heddle").mkdir()
+    store = DirectoryStore(str(tmp_path / ".heddle"), FakeHost())
+    assert store.look(Query()).entries == ()
+    assert store.peek(Keys(all_active=True))[0].entries == {}
+    assert os.listdir(tmp_path / ".heddle") == []
+
+
+def test_whoever_wants_to_know_is_told_how_far_a_rebuild_is_and_when_it_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Folder(tmp_path, monkeypatch).lose_index()
+    told: list[Any] = []
+
+    class Bar:
+        def __call__(self, done: int, whole: int) -> None:
+            told.append((done, whole))
+
+        def close(self) -> None:
+            told.append("closed")
+
+    store = DirectoryStore(str(tmp_path / ".heddle"), FakeHost(), on_rebuild=Bar)
+    assert len(store.look(Query()).entries) == 1
+    assert told[-1] == "closed"
+    assert all(0 <= done <= whole for done, whole in told[:-1])
