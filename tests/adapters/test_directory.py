@@ -438,12 +438,17 @@ def test_an_entry_is_loaded_by_name_with_its_newest_heartbeat_and_not_when_stale
     assert store.load("agent-nobody") is None
     beaten = registry.heartbeat(session_id, held.token).entry
     assert store.load(session_id) == beaten
+    registry.save(building(registry, "free")("agent-there"))
+    there = store.load("agent-there")
+    assert there is not None
+    assert there.heartbeat_at is None
     claim = claim_path(heddle_dir, "main")
     good = claim.read_bytes()
-    claim.write_bytes(BAD)
-    found = store.load(session_id)
-    assert found is not None
-    assert found.heartbeat_at is None, "the claim that would tell of it cannot be read"
+    for bad in (BAD, good.replace(b"schema = 1", b"schema = 99", 1)):
+        claim.write_bytes(bad)
+        found = store.load(session_id)
+        assert found is not None
+        assert found.heartbeat_at is None, "the claim that would tell of it cannot be relied on"
     claim.write_bytes(good)
     ended = registry.release(session_id, token=held.token)
     assert store.load(session_id) == ended
