@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,12 +16,11 @@ from heddle_registry.adapters import line
 from heddle_registry.core.transaction import Keys
 from heddle_registry.registry import Terms, waiting
 from heddle_registry.registry.scripting import build_entry
-from tests.process_helpers import python, until
+from tests.process_helpers import Child, locked_elsewhere, python, until
 from tests.registry.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from heddle_registry.core.reserve import ReserveOutcome
 
@@ -224,7 +223,20 @@ def test_a_dead_waiter_is_passed_over(registry: AgentRegistry, tmp_path: Path) -
     third.granted()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
+def stops_without_the_lock(child: Child, folder: Path) -> bool:
+    child.send(signal.SIGSTOP)
+    until(lambda: process_state(child.pid) in "TZ", "its stop")
+    if not locked_elsewhere(folder / ".heddle" / "agents" / ".lock"):
+        return True
+    child.send(signal.SIGCONT)
+    return False
+
+
+def process_state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="no /proc/<pid>/stat to look at")
 def test_a_stopped_waiter_holds_up_the_line_no_longer_than_it_meant_to_wait(
     registry: AgentRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,7 +244,7 @@ def test_a_stopped_waiter_holds_up_the_line_no_longer_than_it_meant_to_wait(
     held = reserve(registry)
     with python(WAITER, tmp_path / ".heddle", 1) as stopped:
         until(lambda: len(in_line(registry)) == 1, "its place in the line")
-        stopped.send(signal.SIGSTOP)
+        until(lambda: stops_without_the_lock(stopped, tmp_path), "its sleep")
         second = Waiter(registry)
         until(lambda: len(in_line(registry)) == 1, "the end of its time")
         release(registry, held)
