@@ -480,6 +480,8 @@ def test_a_look_at_one_entry_tells_of_its_claim_and_of_no_other_damage(
         store.look(Query(session_id="agent-bad"))
     assert list(store.look(Query(thread="main")).damaged_claims) == ["main"]
     assert store.look(Query(thread="main")).claims == {}
+    (heddle_dir / "agents" / f"{session_id}.toml").unlink()
+    assert list(store.look(Query(thread="main")).damaged_claims) == ["main"], "nobody is there"
 
 
 def test_a_look_at_a_branch_brings_its_claim_whether_or_not_anybody_is_there(
