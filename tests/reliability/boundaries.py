@@ -174,20 +174,22 @@ def _attach(world: World, _: Any) -> object:
 class Operation:
     """``prepare`` makes the folder, ``act`` is what meets the fault.
 
-    ``grants`` names the branch that it may give away, ``refuses`` says that it never may.
+    ``grants`` says that it gives the branch ``main`` away, and gives it back where nobody can be
+    told the token; ``refuses`` that it never may change anything.
     """
 
     name: str
     prepare: Callable[[World], Any]
     act: Callable[[World, Any], object]
     refuses: bool = False
+    grants: bool = False
     looks: bool = False
     index: bool = True
 
 
 OPERATIONS = (
-    Operation("the first reserve of all", lambda _: None, _take),
-    Operation("reserve", _nothing, _take),
+    Operation("the first reserve of all", lambda _: None, _take, grants=True),
+    Operation("reserve", _nothing, _take, grants=True),
     Operation("reserve, refused by a holder", _held, _ask, refuses=True),
     Operation("reserve, refused by an agent that is there", _present, _ask,
               refuses=True),
@@ -197,9 +199,9 @@ OPERATIONS = (
               index=False),
     Operation("reserve, refused by the folder's holder, by a scan", _held, _ask_folder,
               refuses=True, index=False),
-    Operation("take over after the TTL", _expired, _take),
-    Operation("reserve over the dead and the stale", _dead_and_stale, _take),
-    Operation("force", _held, lambda w, _: w.on_terms(force_reason="x", ttl_s=60)),
+    Operation("take over after the TTL", _expired, _take, grants=True),
+    Operation("reserve over the dead and the stale", _dead_and_stale, _take, grants=True),
+    Operation("force", _held, lambda w, _: w.on_terms(force_reason="x", ttl_s=60), grants=True),
     Operation("renew", _held, lambda w, h: w.registry.heartbeat(h.entry.session_id, h.token)),
     Operation("release", _held, lambda w, h: w.registry.release(h.entry.session_id, token=h.token)),
     Operation("hand over", _held,

@@ -16,8 +16,12 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
+from heddle_registry import AgentStatus
+from heddle_registry.codec import claim_from_toml, claim_to_toml, entry_from_toml, entry_to_toml
+from heddle_registry.core.claim import EndCause
 from tests.registry.world import World
 from tests.reliability.boundaries import (
     OPERATIONS,
@@ -135,8 +139,7 @@ class Trial:
         if outcome in ("refused", "denied"):
             assert records == self.before, "refused, and yet something was changed"
         elif outcome == "unknown":
-            for name, data in records.items():
-                assert data in (self.before.get(name), data), name
+            self._judge_old_or_new(records, self._given_back if self.operation.grants else {})
         elif self.operation.looks:
             assert answer == self.right_answer, "a look said what is not so"
             assert records == self.before
@@ -147,6 +150,33 @@ class Trial:
             wanted = {name for name in self.after if self.after[name] != self.before.get(name)}
             # Ids, tokens and salts are the same in every run: the host is a copy of one.
             assert wanted - changed <= _tidying(self), f"done, but not written: {wanted - changed}"
+
+    def _judge_old_or_new(
+        self, records: dict[str, bytes], given_back: dict[str, bytes] | None = None
+    ) -> None:
+        odd: dict[str, bytes | None] = {
+            name: records.get(name)
+            for name in records.keys() | self.before.keys()
+            if records.get(name) not in (self.before.get(name), self.after.get(name))
+        }
+        assert odd in ({}, given_back or {}), f"neither the old one nor the new: {odd}"
+
+    @property
+    def _given_back(self) -> dict[str, bytes]:
+        # Whoever cannot be told its token has its branch given back: its entry is Abandoned.
+        claims = {name: data for name, data in self.after.items() if name.startswith("claims/")}
+        [(name, data)] = claims.items() - self.before.items()
+        claim = claim_from_toml(data, name)
+        assert claim.holder is not None
+        of_entry = f"agents/{claim.holder.session_id}.toml"
+        entry = entry_from_toml(self.after[of_entry], of_entry)
+        now = self._world.host.now().at
+        return {
+            name: claim_to_toml(claim.ended(EndCause.RELEASED, now, reason="abandoned")),
+            of_entry: entry_to_toml(
+                attrs.evolve(entry, status=AgentStatus.ABANDONED, completed_at=now)
+            ),
+        }
 
     def _killed(self, world: World, given: Any, target: Path, nth: int) -> str | None:
         reads, writes = os.pipe()
@@ -170,6 +200,7 @@ class Trial:
         if status == 0:
             return None
         assert status == KILLED_STATUS, f"{self.operation.name}: call {nth}: status {status}"
+        self._judge_old_or_new(records_of(target))
         return self.names[nth - 1]
 
     @property
