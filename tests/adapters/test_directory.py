@@ -517,7 +517,10 @@ def test_an_observation_names_who_has_a_liveness_lock_open_only_where_that_is_as
     assert (free.liveness, free.descriptor_pids) == (LivenessFact.FREE, ())
     again = store.hold_liveness("agent-a")
     assert again is not None
+    fd = again.fileno()
     again.discard()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
     again.discard()
     assert not (heddle_dir / "live" / "agent-a").exists()
     gone = store.observe(registry.host, subject)
