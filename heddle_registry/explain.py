@@ -167,6 +167,21 @@ def why_branch(registry: AgentRegistry, thread: str) -> BranchStory:
             sentences=tuple(sentences),
             standing=shown_standing,
         )
+    unread = loaded.damage_of_holder(claim) if standing.entry is None else None
+    if standing.state is ClaimState.LOST and unread is not None:
+        # Nobody ended the holder's entry: it cannot be read, and that is what is to be mended.
+        return BranchStory(
+            thread=thread,
+            state="blocked",
+            entry=None,
+            verdict=standing.verdict,
+            claim=claim,
+            others=others,
+            frees_when=unread.hint,
+            sentences=(f"{holder_id} holds its claim", unread.message),
+            standing=standing,
+            error=unread,
+        )
     state = "blocked" if standing.state is ClaimState.LOST else standing.state.value
     frees_when = standing.frees_when()
     if standing.state is ClaimState.EXPIRED:

@@ -257,13 +257,13 @@ def _records(store: DirectoryStore, host: Host, lock_timeout_s: float | None) ->
         yield Check(name="records", status="bad", detail=refused.message, fix=refused.hint)
         return
     entries: dict[str, AgentEntry] = {}
-    damaged = 0
+    unreadable: set[str] = set()
     for entry_file in sorted(entry_files, key=lambda file: file.name):
         error = entry_file_error(entry_file)
         if error is None and entry_file.record is not None:
             entries[entry_file.stem] = entry_file.record
         elif error is not None:
-            damaged += 1
+            unreadable.add(entry_file.stem)
             yield _entry(store, host, entry_file, error, lock_timeout_s)
     elsewhere = _in_other_namespaces(host, entries)
     if elsewhere:
@@ -274,7 +274,7 @@ def _records(store: DirectoryStore, host: Host, lock_timeout_s: float | None) ->
             "nobody here can tell when they end",
             fix="release them from there, or give them a TTL",
         )
-    if not damaged and not elsewhere:
+    if not unreadable and not elsewhere:
         yield Check(name="entries", status="ok", detail=f"{len(entries)} readable")
     damaged = 0
     for claim_file in sorted(claim_files, key=lambda file: file.name):
@@ -282,7 +282,7 @@ def _records(store: DirectoryStore, host: Host, lock_timeout_s: float | None) ->
         finding = None
         if error is not None:
             finding = _claim(store, host, claim_file, error, entries, lock_timeout_s)
-        elif claim_file.record is not None:
+        elif claim_file.record is not None and _holder(claim_file.record) not in unreadable:
             finding = _lost(store, host, claim_file.record, entries)
         if finding is not None:
             damaged += 1
@@ -362,6 +362,10 @@ def _claim(
             fix = f"write the claim on {thread!r} anew, with fence {fence}"
             mending = partial(repair.rebuild_claim, store, host, file.name, lock_timeout_s)
     return Check(name="claims", status="bad", detail=error.message, fix=fix, repair=mending)
+
+
+def _holder(claim: Claim) -> str | None:
+    return claim.holder.session_id if claim.holder is not None else None
 
 
 def _lost(

@@ -190,6 +190,9 @@ def decide_reserve(
 
     step = claim_step(standing.state, ClaimEvent.FORCE if force else ClaimEvent.RESERVE)
     if step is None:
+        unread = loaded.damage_of_holder(claim) if standing.entry is None else None
+        if unread is not None:
+            return Decision(refusal=unread)
         return Decision(
             answer=LiveOwner(
                 entry=standing.entry,

@@ -137,10 +137,20 @@ class _Selection:
 
 
 def select(keys: Keys, records: Records, now: Instant, line: tuple[str, ...] = ()) -> Loaded:
-    """Return what ``keys`` name among ``records``."""
+    """Return what ``keys`` name among ``records``.
+
+    :raises RegistryError: the entry of one of the sessions is there and cannot be read.
+    """
     selection = _Selection(records)
+    unreadable: set[str] = set()
     for session_id in keys.sessions:
-        entry = records.entry(session_id)
+        try:
+            entry = records.entry(session_id)
+        except RegistryError:
+            if not keys.spares_unreadable:
+                raise
+            unreadable.add(session_id)
+            continue
         if entry is None:
             for claim in records.claims_with_holder(session_id):
                 selection.add_claim(claim)
@@ -195,6 +205,7 @@ def select(keys: Keys, records: Records, now: Instant, line: tuple[str, ...] = (
         damaged_claims=selection.damaged,
         fences=selection.fences,
         damage=records.damage() if keys.threads or keys.all_active else (),
+        unreadable=frozenset(unreadable),
         used_ids=frozenset(filter(records.is_used, keys.fresh_ids)),
         stale_ids=stale,
         line=line,

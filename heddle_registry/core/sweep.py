@@ -64,11 +64,12 @@ def decide_sweep(
     a crash is abandoned; ``end_expired`` also ends holders whose TTL has passed. A claim that was
     lost and has nothing left behind it is ended too, and so is one whose release a crash cut
     short; until then the entry of its holder, which tells the one from the other, is not pruned.
+    An entry that cannot be read is kept, and so is the claim of its session.
     """
     witness = Witness(facts)
     effects: list[Effect] = []
     reaped: list[str] = []
-    kept: list[tuple[str, str]] = []
+    kept = [(session_id, "entry_unreadable") for session_id in sorted(loaded.unreadable)]
     freed: list[str] = []
     for session_id in session_ids:
         entry = loaded.entries.get(session_id)
@@ -138,6 +139,8 @@ def _nothing_behind(
     for claim in loaded.claims.values():
         if claim.holder is None or claim.holder.session_id not in session_ids:
             continue
+        if claim.holder.session_id in loaded.unreadable:
+            continue  # it has not ended for all that is known
         entry = loaded.entries.get(claim.holder.session_id)
         if entry is not None and entry.is_active:
             continue

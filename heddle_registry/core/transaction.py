@@ -55,6 +55,8 @@ class Keys(Record):
     """
 
     sessions: tuple[str, ...] = ()
+    spares_unreadable: bool = False
+    """A session whose entry cannot be read is named in `Loaded.unreadable`, not refused."""
     threads: tuple[str, ...] = ()
     """Each with its claim and every Active entry on it."""
     path: str | None = None
@@ -107,10 +109,23 @@ class Loaded(Record):
     fences: Mapping[str, int] = attrs.field(factory=dict)
     """By thread without a claim file: the greatest fence that any entry there remembers."""
     damage: tuple[Damage, ...] = ()
+    unreadable: frozenset[str] = frozenset()
+    """Sessions that were asked for and whose entry cannot be read; no more is known of them."""
     used_ids: frozenset[str] = frozenset()
     stale_ids: tuple[str, ...] = ()
     line: tuple[str, ...] = ()
     """Tickets of living waiters, first come first."""
+
+    def damage_of_holder(self, claim: Claim) -> RegistryError | None:
+        """Return why the entry of the claim's holder cannot be read; None where it can.
+
+        Without its entry a claim looks like one whose holder another program removed.
+        """
+        holder_id = claim.holder.session_id if claim.holder is not None else None
+        for damage in self.damage:
+            if damage.session_id is not None and damage.session_id == holder_id:
+                return damage.error
+        return None
 
     def claim_on(self, thread: str, now: Instant) -> Claim:
         """Return the claim on ``thread``; a missing file is stood in for by the entries' copies.

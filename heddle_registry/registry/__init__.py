@@ -276,10 +276,10 @@ class AgentRegistry(ReserveDoors, SweepDoors):
             raise UsageError("check needs a fence or a token")
         loaded, now = self.store.peek(Keys(threads=(thread,)))
         claim = loaded.claim_on(thread, now)
-        for damage in loaded.damage:
+        unread = loaded.damage_of_holder(claim)
+        if unread is not None:
             # Unreadable is not gone: to say "lost" would stop a holder for want of a descriptor.
-            if claim.holder is not None and damage.session_id == claim.holder.session_id:
-                raise damage.error
+            raise unread
         standing = self.standing_of(claim, loaded.entries.values(), now)
         refused = judge_token(claim, token) if token is not None else None
         if refused is not None:

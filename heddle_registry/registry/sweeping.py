@@ -67,7 +67,7 @@ class SweepDoors(Transactions):
         swept = Swept()
         for start in range(0, len(ids), _SWEEP_AT_ONCE):
             some = tuple(ids[start : start + _SWEEP_AT_ONCE])
-            keys = Keys(sessions=some)
+            keys = Keys(sessions=some, spares_unreadable=True)
 
             def decide(
                 loaded: Loaded, now: Instant, facts: Facts, some: tuple[str, ...] = some

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from heddle_registry import AgentStatus, Timestamp
 from tests.cli.test_list import put
 from tests.process_helpers import python, until
@@ -46,3 +48,33 @@ def test_an_expired_claims_holder_is_ended_only_when_asked_for(heddle: Heddle) -
     assert (kept["reaped"], kept["kept"][0]["evidence"]) == ([], "expired")
     assert heddle.json("gc", "--expired")["reaped"] == [session_id]
     assert heddle.json("why", "main")["claim"]["past"][0]["cause"] == "expired"
+
+
+@pytest.mark.parametrize("index", ["on", "off"])
+@pytest.mark.parametrize("bad", ["not TOML", "another id", "a folder"])
+def test_a_damaged_entry_of_one_holder_keeps_nobody_elses_dead(
+    heddle: Heddle, bad: str, index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEDDLE_REGISTRY_INDEX", index)
+    with python("print('up', flush=True); input()") as owner:
+        owner.line()
+        dead = heddle.json("reserve", "dead", "--owner-pid", owner.pid)["entry"]["session_id"]
+        owner.kill()
+    spoilt = heddle.json("reserve", "b", "--ttl", "600")["entry"]["session_id"]
+    path = heddle.agents / f"{spoilt}.toml"
+    text = path.read_text()
+    path.unlink()
+    if bad == "a folder":
+        path.mkdir()
+    else:
+        path.write_text(text + "x = [" if bad == "not TOML" else text.replace(spoilt, "agent-z"))
+    answer = heddle.json("gc")
+    assert answer["reaped"] == [dead]
+    assert [kept["session_id"] for kept in answer["kept"]] == [spoilt]
+    # Its branch is blocked for the right reason, and stays so.
+    why = heddle.json("why", "b")
+    assert why["state"] == "blocked"
+    assert spoilt in why["problem"]["message"]
+    assert not any("ended the entry" in text for text in why["why"])
+    assert "ended the entry" not in heddle("doctor", status=None).out
+    heddle("reserve", "b", status=6)

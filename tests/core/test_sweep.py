@@ -193,3 +193,16 @@ def test_a_claim_whose_holders_entry_is_gone_ends_once_its_owner_is_dead():
     assert decision.answer.ended_claims == (BRANCH,)
     assert decision.freed == (BRANCH,)
     assert situation.claim.holder is None
+
+
+def test_a_holder_whose_entry_cannot_be_read_is_kept_with_its_claim():
+    situation = with_owner(Situation(IN_STATE[ClaimState.HELD]), DEAD)
+    dead = present("dead", DEAD)
+    situation.add(dead)
+    loaded = situation.load(all_active=True, threads=(BRANCH,))
+    # The claim may have come along for its folder's sake, without the entry of its holder.
+    entries = {key: entry for key, entry in loaded.entries.items() if key != HOLDER}
+    loaded = attrs.evolve(loaded, entries=entries, unreadable=frozenset({HOLDER}))
+    answer = decide_sweep((HOLDER, "dead"), loaded, NOW, FACTS).answer
+    assert (answer.reaped, answer.ended_claims) == (("dead",), ())
+    assert answer.kept == ((HOLDER, "entry_unreadable"),)
