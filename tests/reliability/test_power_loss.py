@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from heddle_registry.codec import claim_from_toml, entry_from_toml
+from heddle_registry.errors import RecordCorrupt
 from tests.registry.world import World
 from tests.reliability.boundaries import (
     OPERATIONS,
@@ -102,7 +103,10 @@ class Outage:
             if path.startswith("queries/"):
                 continue  # lines, of which the last may be torn
             read = claim_from_toml if path.startswith("claims/") else entry_from_toml
-            read(data, name)  # never empty, never torn
+            try:
+                read(data, name)
+            except RecordCorrupt as error:
+                raise AssertionError(f"{name} is empty, or torn") from error
         acknowledged = number == len(self.calls)
         if acknowledged and self.operation.name not in LOSABLE:
             assert disk == self.after, "an acknowledged change is gone"
