@@ -295,3 +295,14 @@ def test_a_new_entry_is_of_the_next_moment(both: Both) -> None:
     with pytest.raises(Moved):
         before.active()
     assert both.indexed().newest_with_actor("k").session_id == "agent-late"
+
+
+def test_what_the_index_cannot_hold_is_read_from_the_file(both: Both) -> None:
+    newer = attrs.evolve(both.entry("agent-newer", 9, thread="newer"), unknown={"later": [1]})
+    plain = both.entry("agent-plain", 9, thread="plain")
+    both.put(PutEntry(newer), PutEntry(plain))
+    both.store._folders.agents.forget_all()
+    for written in (newer, plain):
+        (found,) = both.indexed().active_on(written.thread)
+        assert found == written
+        assert found.unknown == written.unknown
