@@ -72,6 +72,7 @@ class FoundRecords:
         self._snapshot: Snapshot | None = None
         self._damage: tuple[Damage, ...] | None = None
         self._spoilt: dict[str, Damage] = {}
+        self._bad_claims: dict[str, Problem] = {}
 
     def snapshot(self) -> Snapshot:
         """Scan both folders, once."""
@@ -109,13 +110,22 @@ class FoundRecords:
 
     def claim(self, thread: str) -> Claim | None:
         """See `Records`."""
-        file = self._folders.claims.one(self._layout.claim_name(thread))
+        file = self._claim_file(self._layout.claim_name(thread))
         if file is None:
             return None
         error = claim_file_error(file)
         if error is not None:
             raise error
         return file.record
+
+    def _claim_file(self, name: str) -> RecordFile[Claim] | None:
+        # One that is no record is remembered: the index may not know yet that it became so.
+        file = self._folders.claims.one(name)
+        error = claim_file_error(file) if file is not None else None
+        if file is not None and error is not None:
+            thread = file.record.thread if file.record is not None else None
+            self._bad_claims[name] = problem_of(file.path, error, thread, is_claim=True)
+        return file
 
     # -- sets --------------------------------------------------------------------------------
 
@@ -217,12 +227,8 @@ class FoundRecords:
         if names is None:
             raise Moved
         for name in names:
-            claim_file = self._folders.claims.one(_name(name))
-            error = claim_file_error(claim_file) if claim_file is not None else None
-            if claim_file is not None and error is not None:
-                thread = claim_file.record.thread if claim_file.record is not None else None
-                found.append(problem_of(claim_file.path, error, thread, is_claim=True))
-        return tuple(found)
+            self._claim_file(_name(name))
+        return (*found, *self._bad_claims.values())
 
     def matching(self, query: Query, now: Instant) -> list[AgentEntry]:
         """Return at least the entries that ``query`` looks for, newest first."""
@@ -321,7 +327,7 @@ class FoundRecords:
             raise Moved
         found = []
         for name in names:
-            file = self._folders.claims.one(name)
+            file = self._claim_file(name)
             if file is not None and file.record is not None and claim_file_error(file) is None:
                 found.append(file.record)
         return found

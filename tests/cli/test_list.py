@@ -187,3 +187,18 @@ def test_a_harness_that_runs_here_and_told_nobody_is_marked_unregistered(heddle:
     assert one["evidence"] == ["program:codex"]
     assert f"codex  process {child.pid}" in told
     assert not heddle.folder.exists()
+
+
+@pytest.mark.parametrize("how", [(), ("--thread", "main")])
+def test_a_claim_damaged_in_place_is_a_problem_also_where_the_index_knew_it_whole(
+    heddle: Heddle, how: tuple[str, ...]
+) -> None:
+    heddle("reserve", "main", "--ttl", "600")
+    assert heddle.json("list", *how)["problems"] == []
+    (path,) = (heddle.folder / "claims").glob("*.toml")
+    # In place: the folder's time stays, and with it the index.
+    with open(path, "a") as file:
+        file.write("x = [")
+    (problem,) = heddle.json("list", *how)["problems"]
+    assert problem["code"] == "damaged"
+    assert path.name in problem["path"]
