@@ -84,7 +84,8 @@ def unknown_of(entry: AgentEntry) -> Spending:
 def recorded(entry: AgentEntry) -> Spending | None:
     """Return what an entry itself says of its usage; None where it says nothing.
 
-    Another program's numbers may lack some; those are ``untold``, and the rest a lower bound.
+    A lower bound, its cost an estimate: an entry does not say whether what was counted for it was
+    all, nor whose price it was. What another program left out is ``untold``.
     """
     told = {name: getattr(entry.usage_summary, name) for name in _TOLD_IN_ENTRY}
     for name in _TOLD_IN_EXTENSION:
@@ -98,8 +99,9 @@ def recorded(entry: AgentEntry) -> Spending | None:
             **{name: value or 0 for name, value in told.items()},
             reasoning_tokens=reasoning,
             known_cost_micros_usd=cost or 0,
+            estimated_cost_micros_usd=cost or 0,
             unpriced_requests=0 if cost is not None else 1,
-            lower_bound=bool(untold - {"tool_calls"}),
+            lower_bound=True,
         ),
         untold=untold,
     )

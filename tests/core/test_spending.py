@@ -182,12 +182,14 @@ def test_one_number_is_enough_to_be_told_something() -> None:
     assert (unpaid.totals.known_cost_micros_usd, unpaid.totals.unpriced_requests) == (0, 1)
 
 
-def test_tokens_that_were_all_told_are_no_lower_bound_though_nobody_counted_the_tools() -> None:
-    told = attrs.evolve(ENTRY, usage_summary=AgentUsageSummary(input_tokens=1, output_tokens=2))
+def test_what_an_entry_keeps_is_a_lower_bound_at_an_estimated_price() -> None:
+    summary = AgentUsageSummary(input_tokens=1, output_tokens=2, cost_micros_usd=5)
+    told = attrs.evolve(ENTRY, usage_summary=summary)
     kept = recorded(told.extended(cache_creation_tokens=3, cache_read_tokens=4))
     assert kept is not None
     assert kept.totals is not None
-    assert (kept.untold, kept.totals.lower_bound) == ({"tool_calls"}, False)
+    assert (kept.untold, kept.totals.lower_bound) == ({"tool_calls"}, True)
+    assert (kept.totals.cost_micros_usd, kept.totals.cost_source) == (5, "estimate")
     assert kept.totals.total_tokens == 10
     assert kept.weight == 10
 
