@@ -64,7 +64,7 @@ class Index:
 
     def __init__(self, layout: Layout, boot_id: Callable[[], str]) -> None:
         self._layout = layout
-        self._boot_id = boot_id
+        self.boot_id = boot_id
         self._mutex = _thread.RLock()
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int, int] | None = None  # pid, device, inode
@@ -131,7 +131,7 @@ class Index:
                 connection.execute("BEGIN")
                 try:
                     meta = connection.execute("SELECT * FROM meta").fetchone()
-                    if meta is None or meta[0] != self._boot_id() or meta[1:3] != stamps:
+                    if meta is None or meta[0] != self.boot_id() or meta[1:3] != stamps:
                         return None
                     self.tick_ns = meta[3]
                     return connection.execute(query, arguments).fetchall()
@@ -262,7 +262,7 @@ class Index:
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     meta = connection.execute("SELECT * FROM meta").fetchone()
-                    if meta is None or meta[0] != self._boot_id() or meta[1:3] != before:
+                    if meta is None or meta[0] != self.boot_id() or meta[1:3] != before:
                         connection.execute("ROLLBACK")
                         return
                     self._put_entries(connection, entries)
@@ -346,12 +346,19 @@ class Index:
             return True
 
     def known_files(self, stamps_of: str) -> dict[str, Stamp] | None:
-        """Return each row's file and stamp of ``entries`` or ``claims``, trusted or not."""
+        """Return each row's file and stamp of ``entries`` or ``claims``, up to date or not.
+
+        None where another boot made them: a power loss may have torn the tables, and what a row
+        says, or leaves out, is not seen by its stamp.
+        """
         with self._mutex:
             connection = self._connect()
             if connection is None:
                 return None
             try:
+                meta = connection.execute("SELECT boot FROM meta").fetchone()
+                if meta is None or meta[0] != self.boot_id():
+                    return None
                 rows = connection.execute(
                     f"SELECT name, inode, size, mtime, ctime FROM {stamps_of}"  # noqa: S608
                 ).fetchall()
@@ -384,7 +391,6 @@ class Index:
                 for file in claims:
                     put_claim_file(connection, file)
                 stamps = self.folder_stamps()
-                connection.execute("UPDATE meta SET boot = ?", (self._boot_id(),))
                 worked = self._stamp(connection, stamps, True, bool(stamps[1]))
                 connection.execute("COMMIT" if worked else "ROLLBACK")
             except (sqlite3.Error, OSError):

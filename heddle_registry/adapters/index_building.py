@@ -42,6 +42,7 @@ def build_index(
     layout: Layout,
     agents: RecordFiles[AgentEntry],
     claims: RecordFiles[Claim],
+    boot_id: str,
     tell: Callable[[int, int], None],
 ) -> str | None:
     """Write a new index of these folders beside the old one; its path, None if that failed.
@@ -73,7 +74,9 @@ def build_index(
             put_claim_file(connection, file)
         for statement in INDEXES.split(";"):
             connection.execute(statement)
-        connection.execute("INSERT INTO meta VALUES ('', 0, 0, ?)", (tick_of(fresh),))
+        # No stamps yet, and those of no folder are none.
+        made = (boot_id, tick_of(fresh))
+        connection.execute("INSERT INTO meta VALUES (?, NULL, NULL, ?)", made)
         connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = DELETE")
         connection.close()

@@ -146,7 +146,9 @@ class Reader:
 
         progress: Progress = self._on_rebuild() if self._on_rebuild is not None else _Nobody()
         try:
-            return build_index(self._layout, self._folders.agents, self._folders.claims, progress)
+            folders = self._folders
+            boot_id = self._index.boot_id()
+            return build_index(self._layout, folders.agents, folders.claims, boot_id, progress)
         finally:
             progress.close()
 

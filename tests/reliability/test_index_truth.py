@@ -6,9 +6,11 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import attrs
@@ -16,7 +18,6 @@ import pytest
 
 from heddle_registry import AgentRegistry, AgentStatus, Query, Timestamp
 from heddle_registry.adapters import directory
-from heddle_registry.adapters.index import Index
 from heddle_registry.codec import entry_to_toml
 from heddle_registry.core.limits import MAX_SWEEP
 from tests.process_helpers import ROOT, in_fork, python, until
@@ -188,12 +189,39 @@ def test_a_harmed_index_costs_time_and_nothing_else(registry, heddle, harm, monk
             pass
 
 
-def test_the_index_is_rebuilt_after_another_boot(registry, heddle, monkeypatch):
+def poison(heddle):
+    """Let a row bear its file's stamp and say what the file does not, as torn pages may."""
+    with closing(sqlite3.connect(heddle / "index.sqlite")) as index, index:
+        changed = index.execute(
+            "UPDATE entries SET model = 'poison', read_at = ctime + 1000000000"
+            " WHERE session_id = 'agent-07'"
+        )
+        assert changed.rowcount == 1
+
+
+def models(registry):
+    return {entry.model for entry in registry.list()}
+
+
+@pytest.mark.parametrize("why", ["none", "another boot", "another version"])
+def test_no_row_of_another_boot_or_version_is_believed(registry, heddle, why, monkeypatch):
+    poison(heddle)
     monkeypatch.setattr(directory, "_shared", {})
-    monkeypatch.setattr(Index, "_read", Index._read)
     other = AgentRegistry(heddle)
-    other.store._index._boot_id = lambda: "another-boot"
-    assert other.list() == by_scan(heddle)
+    assert other.store.index.is_at(other.store.index.folder_stamps())
+    other.store.index.close()
+    other.store.index._kept_at = None
+    if why == "another boot":
+        monkeypatch.setattr(other.store.index, "boot_id", lambda: "another-boot")
+    elif why == "another version":
+        with closing(sqlite3.connect(heddle / "index.sqlite")) as index:
+            [(version,)] = index.execute("PRAGMA user_version")
+            index.execute(f"PRAGMA user_version = {version + 1}")
+    # The first makes sure that the poison works.
+    expected = {None, "poison"} if why == "none" else {None}
+    assert models(other) == expected
+    assert models(other) == expected, "the index that was made anew is right too"
+    assert other.store.index.is_at(other.store.index.folder_stamps())
 
 
 @pytest.mark.parametrize("index", ["on", "off"])
