@@ -406,3 +406,10 @@ def test_where_there_are_no_lines_nobody_is_woken(
     line.wake_first(layout, "main", HOST.now())
     assert not is_woken(layout, place)
     place.leave()
+
+
+def test_a_ticket_that_goes_while_one_looks_is_nobodys(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line, "_tickets", lambda _: ["0000000000000009"])
+    assert living(layout) == ()

@@ -50,6 +50,7 @@ RUNNER = """if True:
 def test_it_is_held_until_released_and_then_free(tmp_path: Path) -> None:
     path = str(tmp_path / "live" / "agent-1")
     lock = hold_liveness(path, make_dir=lambda: os.mkdir(tmp_path / "live"))
+    assert not os.get_inheritable(lock.fd)
     assert observe_liveness(path, lock.device, lock.inode) == "held"
     lock.release()
     lock.release()
