@@ -235,6 +235,14 @@ def _index(store: DirectoryStore) -> Check:
             status="warn",
             detail="only the folder's owner can keep it; what you change is found by a scan",
         )
+    if os.path.lexists(store.layout.index) and not os.path.isfile(store.layout.index):
+        return Check(
+            name="index",
+            status="warn",
+            detail=f"something that is no file lies at {shown_path(store.layout.index)}; every "
+            "question reads every file",
+            fix="Remove it; the next question makes the index",
+        )
     if index.known_files("entries") is None:
         return Check(
             name="index", status="ok", detail="none yet; the next question that needs it makes it"

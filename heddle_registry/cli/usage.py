@@ -33,6 +33,7 @@ _BUCKETS = (
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 _LOCK_TIMEOUT_S = 2.0
 _LEAST_SOURCE_WORDS = 2
+_NO_PLUGIN = "none; each has a plugin of its own, e.g. `pip install heddle-registry-claude-code`"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -171,7 +172,7 @@ def _harness(word: str, plugins: Plugins) -> str:
     if len(begun) == 1:
         return begun[0]
     near = get_close_matches(word, readers, 1)
-    hint = "Harnesses: " + (", ".join(sorted(readers)) or "none, as no plugin is installed")
+    hint = "Harnesses: " + (", ".join(sorted(readers)) or _NO_PLUGIN)
     raise UsageError(
         f"no plugin reads the transcripts of {word[:80]!r}",
         f"Did you mean {near[0]}?" if near else hint,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from heddle_registry.core.spending import ActorSpending, Spending
     from heddle_registry.spending import Account
 
+_FIRST = {"entry": "WHO", "tree": "WHO", "thread": "BRANCH"}
 _HEADER = ("INPUT", "CACHE WRITE", "CACHE READ", "OUTPUT", "TOOLS", "COST", "SHARE")
 _BAR = 12
 _MOST = 72
@@ -53,7 +54,7 @@ def print_account(by: str, account: Account) -> None:
     else:
         whole = spending.whole(actors)
         most = max(weight(found) for _, found in lines)
-        first = ("WHO" if by in ("entry", "tree") else by.upper(), *_HEADER)
+        first = (_FIRST.get(by, by.upper()), *_HEADER)
         rows = [(name, *cells(found, most)) for name, found in lines]
         total = (_PERSON if by == "tree" else "total", *cells(whole, 0))
         rows = [total, *rows] if by == "tree" else [*rows, total]

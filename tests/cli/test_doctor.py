@@ -153,6 +153,16 @@ def test_what_killed_programs_left_and_what_was_put_aside_is_told_and_the_first_
     assert set(unsafe(heddle)) == {"quarantine"}
 
 
+def test_a_folder_in_the_indexs_place_is_told(heddle: Heddle) -> None:
+    heddle("reserve", "main", "--ttl", "600")
+    for index in heddle.folder.glob("index.sqlite*"):
+        index.unlink()
+    (heddle.folder / "index.sqlite").mkdir()
+    found = unsafe(heddle)["index"]
+    assert "something that is no file" in found["detail"]
+    assert "Remove it" in found["fix"]
+
+
 def test_an_index_that_is_switched_off_is_told(
     heddle: Heddle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
