@@ -87,6 +87,11 @@ def test_an_observer_needs_to_read_and_without_that_there_is_no_fact() -> None:
         lock.release()
         assert as_nobody(look) == "free"
 
+        def wait() -> bool:
+            return wait_until_free(str(folder / "agent-1"), lock.device, lock.inode, 5)
+
+        assert as_nobody(wait)
+
 
 def test_a_killed_runner_frees_it_only_when_its_command_ends_too(tmp_path: Path) -> None:
     path = str(tmp_path / "agent-1")
@@ -253,3 +258,20 @@ def test_a_file_system_that_does_not_lock_tells_nothing(
     assert observe_liveness(path, lock.device, lock.inode) is None
     monkeypatch.undo()
     lock.release()
+
+
+def test_nobody_waits_for_another_file_than_the_recorded_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "agent-1"
+    with flock_holder(path):
+        state = path.stat()
+        assert not wait_until_free(str(path), state.st_dev, state.st_ino + 1, 3600)
+    assert not wait_until_free(str(tmp_path / "missing"), state.st_dev, state.st_ino, 3600)
+    assert not (tmp_path / "missing").exists()
+
+    def fail(*_: object) -> bool:
+        raise StoreUnavailable(str(path), "it went away")
+
+    monkeypatch.setattr(lock_file.LockFile, "take", fail)
+    assert not wait_until_free(str(path), state.st_dev, state.st_ino, 3600)
