@@ -73,6 +73,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable):
         append_queries(str(tmp_path), "agent-a", (query("one"),))
     assert not (tmp_path / "target").exists()
+    assert (tmp_path / "agent-a.jsonl").is_symlink(), "what was not touched is not taken back"
 
 
 def test_what_was_appended_can_be_taken_back(tmp_path: Path) -> None:
