@@ -18,8 +18,10 @@ import pytest
 
 from heddle_registry import AgentRegistry, AgentStatus, Query, Timestamp
 from heddle_registry.adapters import directory
+from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.codec import entry_to_toml
 from heddle_registry.core.limits import MAX_SWEEP
+from heddle_registry.core.transaction import Keys
 from tests.process_helpers import ROOT, in_fork, python, until
 
 SEED = ROOT / "tests" / "seed_registry.py"
@@ -133,6 +135,55 @@ def test_the_next_question_sees_what_a_stranger_did(registry, heddle, change):
         e for e in by_scan(heddle) if e.native_actor_key == "codex:thread:7" and e.is_active
     ]
     assert found == (expected[0] if expected else None)
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "swapped", "damaged"])
+def test_the_next_process_sees_what_a_stranger_did_to_the_claims(
+    registry, heddle, tmp_path, change, monkeypatch
+):
+    folders = [str(tmp_path / name) for name in ("one", "two")]
+    for folder in folders:
+        os.mkdir(folder)
+    with registry.reserve("main", path=folders[0]), registry.reserve("other"):
+        path = heddle / "claims" / f"{thread_hash('main')}.toml"
+        third = path.with_name(f"{thread_hash('third')}.toml")
+        kept = path.read_bytes()
+        elsewhere = kept.replace(folders[0].encode(), folders[1].encode())
+        registry.list()
+        assert registry.store.index.is_at(registry.store.index.folder_stamps())
+        beside = tmp_path / "beside"
+        if change == "added":
+            beside.write_bytes(elsewhere.replace(b'"main"', b'"third"'))
+            beside.rename(third)
+        elif change == "swapped":
+            beside.write_bytes(elsewhere)
+            beside.rename(path)
+        elif change == "damaged":
+            third.write_bytes(b"no claim")
+        else:
+            path.unlink()
+
+        def told():
+            monkeypatch.setattr(directory, "_shared", {})
+            store = AgentRegistry(heddle).store
+            look = store.look(Query())
+            naming = [
+                [claim.thread for claim in loaded.claims.values() if claim.path == folder]
+                for folder in folders
+                for loaded, _ in [store.peek(Keys(path=folder))]
+            ]
+            return set(look.claims), [problem.code for problem in look.problems], naming
+
+        assert (
+            told()
+            == {
+                "added": ({"main", "other"}, [], [["main"], ["third"]]),
+                "removed": ({"other"}, [], [[], []]),
+                "swapped": ({"main", "other"}, [], [[], ["main"]]),
+                "damaged": ({"main", "other"}, ["damaged"], [["main"], []]),
+            }[change]
+        )
+        path.write_bytes(kept)
 
 
 def test_changes_within_one_clock_tick_are_all_seen(registry, heddle):
