@@ -18,6 +18,7 @@ import pytest
 
 from heddle_registry import AgentRegistry, AgentStatus, Query, Timestamp
 from heddle_registry.adapters import directory
+from heddle_registry.adapters.index_tables import new_stamp
 from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.codec import entry_to_toml
 from heddle_registry.core.limits import MAX_SWEEP
@@ -197,6 +198,31 @@ def test_changes_within_one_clock_tick_are_all_seen(registry, heddle):
         assert registry.load("agent-03").model == f"model-{number:03d}"
         [found] = registry.look(Query(native_actor_key="codex:thread:3")).entries
         assert found.model == f"model-{number:03d}"
+
+
+@pytest.mark.parametrize("name", ["agents", "claims"])
+def test_a_change_in_the_same_clock_tick_as_the_index_is_seen(registry, heddle, name, monkeypatch):
+    with registry.reserve("main"):
+        pass
+    assert registry.store.index.is_at(registry.store.index.folder_stamps())
+    folder = heddle / name
+    tick = folder.stat().st_ctime_ns
+    (folder / "bad.toml").write_bytes(b"no record")
+    # As on a kernel whose clock has not moved since the index was written.
+    os.utime(folder, ns=(tick, tick))
+    monkeypatch.setattr(directory, "_shared", {})
+    assert [Path(problem.path).name for problem in AgentRegistry(heddle).look().problems] == [
+        "bad.toml"
+    ]
+
+
+def test_no_clock_gives_the_stamp_of_an_index(monkeypatch):
+    step = 2**30
+    now = 1_700_000_000 * 10**9 // step * step + 5
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    stamps = {new_stamp() for _ in range(100)}
+    assert len(stamps) == 100
+    assert all(now - 2 * step < stamp < now - 5 for stamp in stamps)
 
 
 def test_an_edit_in_place_within_one_clock_tick_is_seen(registry, heddle):
