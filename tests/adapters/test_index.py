@@ -1,0 +1,138 @@
+"""The index has a row for each file that is there, and none for one that is gone."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+
+from heddle_registry.adapters.directory import DirectoryStore
+from heddle_registry.codec import claim_to_toml, entry_to_toml
+from heddle_registry.core.claim import Claim
+from heddle_registry.core.entry import AgentEntry
+from heddle_registry.core.lifecycle import AgentStatus
+from heddle_registry.core.timestamp import Timestamp
+from heddle_registry.core.transaction import (
+    Decision,
+    Effect,
+    Keys,
+    PutClaim,
+    PutEntry,
+    RemoveEntry,
+)
+from heddle_registry.ports import Query
+from heddle_registry.testing.fake_host import FakeHost
+from tests.process_helpers import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AT = Timestamp("2026-07-01T12:00:00Z")
+
+
+def entry(session_id: str, thread: str = "main") -> AgentEntry:
+    return AgentEntry(
+        session_id=session_id, thread=thread, base_state="b", started_at=AT,
+        status=AgentStatus.ACTIVE,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    made = DirectoryStore(str(tmp_path / ".heddle"), FakeHost())
+    write(
+        made, PutEntry(entry("agent-a")), PutEntry(entry("agent-b")), PutClaim(Claim(thread="main"))
+    )
+    made.look(Query())
+    return made
+
+
+def write(store: DirectoryStore, *effects: Effect) -> None:
+    store.transact(Keys(), lambda *_: Decision(effects=effects), {})
+
+
+def rows(store: DirectoryStore) -> tuple[set[str], set[str]]:
+    """Return the names that the index knows, of entries and of claims."""
+    entries, claims = store.index.known_files("entries"), store.index.known_files("claims")
+    assert entries is not None
+    assert claims is not None
+    return set(entries), set(claims)
+
+
+def files(store: DirectoryStore) -> tuple[set[str], set[str]]:
+    folders = (store.layout.agents, store.layout.claims)
+    entries, claims = ({n for n in os.listdir(f) if n.endswith(".toml")} for f in folders)
+    return entries, claims
+
+
+def moved_on(folder: str) -> None:
+    """Let the folder's time be another than any it had: a stranger's change shows by it."""
+    before = os.stat(folder).st_mtime_ns
+
+    def touch() -> bool:
+        with open(os.path.join(folder, "marker"), "w"):
+            pass
+        os.unlink(os.path.join(folder, "marker"))
+        return os.stat(folder).st_mtime_ns != before
+
+    until(touch, "the folder's time to move on")
+
+
+def test_a_row_comes_and_goes_with_its_file(store: DirectoryStore) -> None:
+    assert rows(store) == files(store)
+    write(
+        store, RemoveEntry("agent-a"), PutEntry(entry("agent-c")), PutClaim(Claim(thread="other"))
+    )
+    assert rows(store) == files(store)
+    assert "agent-a.toml" not in rows(store)[0]
+    stamps = store.index.folder_stamps()
+    assert store.index.is_at(stamps)
+
+
+def test_a_row_comes_and_goes_with_a_file_that_a_stranger_made_or_removed(
+    store: DirectoryStore,
+) -> None:
+    layout = store.layout
+    os.unlink(os.path.join(layout.agents, "agent-a.toml"))
+    os.unlink(os.path.join(layout.claims, layout.claim_name("main")))
+    with open(os.path.join(layout.agents, "agent-d.toml"), "wb") as file:
+        file.write(entry_to_toml(entry("agent-d", "strange")))
+    with open(os.path.join(layout.claims, layout.claim_name("strange")), "wb") as file:
+        file.write(claim_to_toml(Claim(thread="strange")))
+    for folder in (layout.agents, layout.claims):
+        moved_on(folder)
+    assert {found.session_id for found in store.look(Query()).entries} == {"agent-b", "agent-d"}
+    assert rows(store) == files(store)
+    found = store.index.entry_rows(store.index.folder_stamps(), "thread = 'strange'")
+    assert found is not None
+    assert [row.name for row in found] == ["agent-d.toml"]
+
+
+def test_an_index_of_another_layout_is_left_to_whoever_knows_it_and_not_kept_open(
+    store: DirectoryStore,
+) -> None:
+    store.index.close()
+    connection = sqlite3.connect(store.layout.index)
+    connection.execute("PRAGMA user_version = 9999")
+    connection.commit()
+    connection.close()
+    moved_on(store.layout.agents)
+    before = len(os.listdir("/dev/fd")) if os.path.isdir("/dev/fd") else None
+    for _ in range(3):
+        assert store.index.known_files("entries") is None
+    if before is not None:
+        assert len(os.listdir("/dev/fd")) == before
+    assert len(store.look(Query()).entries) == 2
+
+
+def test_what_was_asked_once_is_not_asked_again_until_something_moves(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamps = store.index.folder_stamps()
+    assert store.index.is_at(stamps)
+    with monkeypatch.context() as patched:
+        patched.setattr(store.index, "_read", lambda *_: pytest.fail("it is known"))
+        assert store.index.is_at(stamps)
+    assert not store.index.is_at((1, 1))
