@@ -266,6 +266,27 @@ def test_a_wait_that_ends_in_vain_says_who_holds_and_leaves_the_line(
     assert in_line(registry) == ()
 
 
+def test_while_the_holder_lives_a_waiter_looks_when_it_comes_and_when_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without the fixture's patch: how often it looks is what is asked.
+    registry = AgentRegistry(tmp_path / ".heddle")
+    attempts = 0
+    attempt = AgentRegistry.attempt
+
+    def counted(self: AgentRegistry, *given: Any, **named: Any) -> Any:
+        nonlocal attempts
+        attempts += 1
+        return attempt(self, *given, **named)
+
+    reserve(registry, owner=registry.owner_for(os.getpid()))
+    monkeypatch.setattr(AgentRegistry, "attempt", counted)
+    build = build_entry(registry, "main")
+    outcome = registry.reserve_on_terms("main", build, Terms(ttl_s=60), wait_s=1)[0]
+    assert isinstance(outcome, LiveOwner)
+    assert attempts <= 4, "once, in line, at the end"
+
+
 @pytest.mark.parametrize("kept_by", ["presence beside an expired claim", "an earlier waiter"])
 def test_a_waiter_sleeps_while_what_it_waits_for_has_come_but_something_else_keeps_the_branch(
     registry: AgentRegistry, kept_by: str, monkeypatch: pytest.MonkeyPatch
