@@ -21,6 +21,7 @@ from heddle_registry import (
 from heddle_registry.adapters import line
 from heddle_registry.core.transaction import Keys
 from heddle_registry.registry import Terms, waiting
+from heddle_registry.registry.reservation import HeldClaim
 from heddle_registry.registry.scripting import build_entry
 from tests.process_helpers import forks_with_threads, in_fork, until
 
@@ -120,6 +121,34 @@ def test_a_ttl_is_renewed_in_the_background_and_a_loss_is_told_without_asking(
         with pytest.raises(ClaimLost, match="taken by force"):
             claim.check()
     assert not [one for one in threading.enumerate() if one.name == "renew main"]
+
+
+def test_two_renewals_may_fail_before_the_ttl_passes(
+    registry: AgentRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    has_failed_thrice = threading.Event()
+
+    class Clock(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            waits.append(timeout)
+            if len(waits) > 3:
+                has_failed_thrice.set()
+                return super().wait()
+            return False
+
+    def failing(_: object) -> None:
+        raise StoreUnavailable("it", "is full")
+
+    reservation = registry.reserve("main", ttl_s=60)
+    reservation._stop = Clock()
+    monkeypatch.setattr(HeldClaim, "renew", failing)
+    with reservation as claim:
+        assert has_failed_thrice.wait(20)
+        claim.check()
+    assert sum(waits[:2]) < 60
+    assert sum(waits[:3]) <= 60
 
 
 @pytest.mark.parametrize("options", [{"ttl_s": 0}, {"path": "a\0b"}, {"ttl_s": "9"}])
