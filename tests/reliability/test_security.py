@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from heddle_registry import AgentEntry, AgentRegistry, AgentStatus, ClaimLost, Reserved
+from heddle_registry import AgentEntry, AgentRegistry, AgentStatus, ClaimLost, Reserved, beat
 from heddle_registry.codec import entry_to_toml
-from heddle_registry.core import token as token_module
+from heddle_registry.core import digest
 from heddle_registry.core.entry import ContextQueryEntry
+from heddle_registry.core.renew import entry_token_refusal
 from heddle_registry.core.timestamp import Timestamp
-from heddle_registry.errors import RegistryError
+from heddle_registry.core.token import hash_token, token_matches
+from heddle_registry.errors import IllegalTransition, RegistryError
 from tests.process_helpers import NOBODY, ROOT, needs_other_user
 from tests.registry.world import World
 from tests.reliability.boundaries import forget
@@ -115,6 +117,7 @@ STATES: dict[str, Callable[[World], Reserved]] = {
 DOORS: dict[str, Callable[[AgentRegistry, str, str | None], object]] = {
     "heartbeat": lambda r, i, t: r.heartbeat(i, t),
     "hand over": lambda r, i, t: r.hand_over(i, t, to_ttl_s=60),
+    "release": lambda r, i, t: r.release(i, token=t),
 }
 
 
@@ -127,11 +130,21 @@ def test_who_guesses_a_token_learns_nothing_of_the_claim(guess: str, tmp_path: P
             folder.mkdir()
             world = World("directory", folder)
             held = make(world)
+            session_id = held.entry.session_id
             before = world.records()
-            with pytest.raises(ClaimLost) as refused:
-                enter(world.registry, held.entry.session_id, guess)
-            assert refused.value.by == ""
-            said.add(str(refused.value))
+            if door == "release" and not world.loaded(session_id).is_active:
+                # The entry's own status is no secret: every listing shows it. Who took its
+                # branch, and why, is its bearer's to know.
+                with pytest.raises(IllegalTransition) as ended:
+                    enter(world.registry, session_id, guess)
+                others = {entry.session_id for entry in world.registry.list()} - {session_id}
+                assert others
+                assert not [told for told in (*others, "business") if told in str(ended.value)]
+            else:
+                with pytest.raises(ClaimLost) as refused:
+                    enter(world.registry, session_id, guess)
+                assert refused.value.by == ""
+                said.add(str(refused.value))
             assert world.records() == before
             forget(world.folder)
     assert len(said) == 1, said  # the same words whether it is held, free, or another's
@@ -155,7 +168,7 @@ def test_a_token_is_compared_in_constant_time_before_anything_is_looked_at(
         order.append("looked")
         raise AssertionError("a stranger made us look at the holder's process")
 
-    monkeypatch.setattr(token_module, "is_same", compare)
+    monkeypatch.setattr(digest, "_compare_digest", compare)
     monkeypatch.setattr(world.host, "observe", observed)
     for guess in ("", "x", "0" * 40, "0" * 4_000):
         with pytest.raises(ClaimLost):
@@ -164,6 +177,31 @@ def test_a_token_is_compared_in_constant_time_before_anything_is_looked_at(
     assert compared
     assert all(left == right for left, right in compared)
     assert set(order) == {"compared"}
+
+
+def test_no_token_is_compared_but_by_the_function_that_takes_as_long_for_every_guess(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[object] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append(one)
+        return hmac.compare_digest(one, other)
+
+    monkeypatch.setattr(digest, "_compare_digest", compare)
+    kept = hash_token("the right one", b"saltsalt")
+    in_file = {"salt": f'"{kept.salt}"', "digest": f'"{kept.digest}"'}
+    rust = World("memory", tmp_path).entry("agent-rust", reservation_token="the right one")
+    doors: dict[str, Callable[[str], bool]] = {
+        "a claim's": lambda token: token_matches(token, kept),
+        "the quick heartbeat's": lambda token: beat._is_token(token, in_file),
+        "the clear text of the Rust tool": lambda token: entry_token_refusal(rust, token) is None,
+    }
+    for door, accepts in doors.items():
+        for guess in ("the right one", "the wrong one", ""):
+            compared.clear()
+            assert accepts(guess) is (guess == "the right one"), door
+            assert len(compared) == 1, door
 
 
 # -- secrets -----------------------------------------------------------------------------------
