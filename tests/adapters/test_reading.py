@@ -10,6 +10,7 @@ import pytest
 
 from heddle_registry.adapters import reading
 from heddle_registry.adapters.directory import DirectoryStore
+from heddle_registry.adapters.flock import DirectoryLock
 from heddle_registry.adapters.found_records import Moved
 from heddle_registry.codec import entry_to_toml
 from heddle_registry.core.entry import AgentEntry
@@ -138,12 +139,22 @@ def test_a_writer_sees_a_strangers_change_and_leaves_the_index_right(folder: Fol
     assert folder.names() == ["agent-a", "agent-b", "agent-c"]
 
 
-def test_while_another_holds_the_lock_a_look_scans_and_waits_for_nobody(folder: Folder) -> None:
+def test_while_another_holds_the_lock_a_look_scans_and_waits_for_nobody(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = DirectoryLock.acquire, []
+
+    def acquire(lock: DirectoryLock, *given: Any, **named: Any) -> bool:
+        asked.append((given, named))
+        return real(lock, *given, **named)
+
     folder.stranger_writes(entry("agent-b"))
+    monkeypatch.setattr(DirectoryLock, "acquire", acquire)
     with flock_holder(os.path.join(folder.layout.agents, ".lock")):
         assert folder.names() == ["agent-a", "agent-b"]
         assert folder.scans == 1
         assert not folder.is_up_to_date
+        assert asked == [((), {"blocking": False})]
     assert folder.names() == ["agent-a", "agent-b"]
     assert folder.is_up_to_date
 
