@@ -93,3 +93,16 @@ def test_no_class_of_attrs_compares_by_identity_unawares(record):
     # `eq=False` without the base would: equal entries would then look changed.
     assert record.__eq__ is not object.__eq__
     assert record.__repr__ is not object.__repr__
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Empty(Record):
+    pass
+
+
+def test_records_that_differ_have_hashes_that_differ_and_one_without_fields_has_one() -> None:
+    assert len({hash(Ours(name=name)) for name in "abcdefgh"}) > 1
+    assert hash(Ours(name="a", table={"x": 1})) == hash(Ours(name="a", table={"y": 2}))
+    assert Empty() == Empty()
+    assert hash(Empty()) == hash(Empty())
+    assert repr(Empty()) == "Empty()"
