@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
 
+from heddle_registry.adapters.flock import DirectoryLock
 from heddle_registry.adapters.host import LocalHost
 from heddle_registry.core.timestamp import Instant, Timestamp
+from heddle_registry.core.transaction import Keys
 from tests.namespaces import TIME, needs_private, run_private
 from tests.process_helpers import in_fork, python
+from tests.registry.world import World
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 linux_only = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="reads Linux's clocks by name"
@@ -128,3 +136,34 @@ print(round(elapsed_s * 1e9), wall, flush=True)
         elapsed_ns, wall = child.line().split()
         assert wall == "False"
         assert int(elapsed_ns) >= stopped_ns - began_ns, "its TTL ran while it stood still"
+
+
+def test_a_renewal_that_waited_for_the_lock_counts_from_when_it_had_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World("directory", tmp_path)
+    held = world.reserve()  # for 300 s
+    comes = threading.Event()
+    acquire = DirectoryLock.acquire
+
+    def acquiring(self: DirectoryLock, *given: Any, **named: Any) -> bool:
+        if threading.current_thread() is not threading.main_thread():
+            comes.set()
+        return acquire(self, *given, **named)
+
+    monkeypatch.setattr(DirectoryLock, "acquire", acquiring)
+    renewing = threading.Thread(
+        target=world.registry.heartbeat, args=(held.entry.session_id, held.token)
+    )
+    with world.store.lock().held():  # type: ignore[attr-defined]
+        renewing.start()
+        assert comes.wait(20)
+        world.host.advance(200)
+    renewing.join(20)
+    world.host.advance(299)
+    claim = world.store.peek(Keys(threads=("main",)))[0].claims["main"]
+    assert claim.holder is not None
+    assert world.host.now().seconds_since(claim.holder.renewed_at)[0] == 299
+    world.refused()
+    world.host.advance(2)
+    assert world.reserve().fence == 2
