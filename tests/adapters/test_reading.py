@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from heddle_registry.adapters import reading
 from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.adapters.flock import DirectoryLock
 from heddle_registry.adapters.found_records import Moved
-from heddle_registry.codec import entry_to_toml
+from heddle_registry.codec import claim_to_toml, entry_to_toml
+from heddle_registry.core.claim import Claim, ClaimHolder
 from heddle_registry.core.entry import AgentEntry
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.timestamp import Timestamp
@@ -310,3 +312,38 @@ def test_whoever_wants_to_know_is_told_how_far_a_rebuild_is_and_when_it_is_over(
     assert len(store.look(Query()).entries) == 1
     assert told[-1] == "closed"
     assert all(0 <= done <= whole for done, whole in told[:-1])
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EACCES])
+@pytest.mark.parametrize("is_index_there", [True, False])
+def test_a_claim_that_nobody_may_read_just_now_is_not_written_off(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, is_index_there: bool, code: int
+) -> None:
+    now = folder.store.peek(Keys())[1]
+    holder = ClaimHolder(session_id="agent-a", granted_at=AT, renewed_at=now)
+    claim = Claim(thread="main").granted(holder, 1, "/w")
+    name = folder.layout.claim_name("main")
+    folder.layout.make_folder(folder.layout.claims)
+    path = os.path.join(folder.layout.claims, name)
+    real = os.open
+
+    def refuse(path: Any, *given: Any, **named: Any) -> int:
+        if str(path).endswith(name):
+            raise OSError(code, os.strerror(code), path)
+        return real(path, *given, **named)
+
+    if not is_index_there:
+        folder.lose_index()
+    with open(path, "wb") as file:
+        file.write(claim_to_toml(claim))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        look = folder.store.look(Query())
+        assert [problem.code for problem in look.problems] == ["unavailable"]
+        assert not folder.is_up_to_date
+    look = folder.store.look(Query())
+    assert look.problems == ()
+    assert look.claims == {"main": claim}
+    assert folder.is_up_to_date
+    found = folder.store.peek(Keys(path="/w"))[0].claims
+    assert found == {"main": claim}, "the folder's holder"
