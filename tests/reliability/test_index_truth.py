@@ -187,6 +187,49 @@ def test_the_next_process_sees_what_a_stranger_did_to_the_claims(
         path.write_bytes(kept)
 
 
+def test_the_journal_of_a_lost_index_is_not_played_back_into_the_next(
+    registry, heddle, monkeypatch
+):
+    def lose():
+        registry.store.index.close()
+        (heddle / "index.sqlite").unlink()
+        monkeypatch.setattr(directory, "_shared", {})
+        return {entry.base_state for entry in AgentRegistry(heddle).list()}
+
+    assert lose() == {"b"}  # built at once, as the next will be: page for page the same
+    with closing(sqlite3.connect(heddle / "index.sqlite", isolation_level=None)) as index:
+        change = "UPDATE entries SET base_state = ?, read_at = ctime + 1000000000"
+        index.execute(change, ("x",))
+        index.execute("PRAGMA synchronous = OFF")
+        index.execute("BEGIN")
+        index.execute(change, ("y",))
+        # What is there when this process is killed here: the pages as they were before.
+        journal = (heddle / "index.sqlite-journal").read_bytes()
+        index.execute("ROLLBACK")
+    monkeypatch.setattr(directory, "_shared", {})
+    assert {entry.base_state for entry in AgentRegistry(heddle).list()} == {"x"}
+    (heddle / "index.sqlite-journal").write_bytes(journal)
+    assert lose() == {"b"}
+    assert {entry.base_state for entry in AgentRegistry(heddle).list()} == {"b"}
+
+
+@pytest.mark.parametrize(("folder", "file"), [(0o700, 0o600), (0o755, 0o640), (0o770, 0o660)])
+def test_the_index_is_readable_for_whom_the_entries_are(registry, heddle, folder, file):
+    registry.store.index.close()
+    (heddle / "index.sqlite").unlink()
+    heddle.chmod(folder)
+    before = os.umask(0o022)
+    try:
+        (heddle / "agents" / "agent-00.toml").touch()  # nothing that is remembered counts
+        (heddle / "agents" / "agent-01.toml").unlink()
+        registry.list()
+    finally:
+        os.umask(before)
+    assert (heddle / "index.sqlite").stat().st_mode & 0o777 == file
+    for beside in heddle.glob("index.sqlite-*"):
+        assert beside.stat().st_mode & 0o777 & ~file == 0
+
+
 def test_changes_within_one_clock_tick_are_all_seen(registry, heddle):
     path = heddle / "agents" / "agent-03.toml"
     stored = registry.load("agent-03")
@@ -348,6 +391,23 @@ def test_what_ended_is_pruned_by_the_index_but_for_the_entries_of_holders(
     assert registry.sweep().ended_claims == ("main",)
     assert not (heddle / "agents" / f"{claim.session_id}.toml").exists()
     assert scans == []
+
+
+@pytest.mark.parametrize("index", ["on", "off"])
+def test_what_does_not_say_when_it_ended_is_pruned_by_when_it_began(
+    registry, heddle, index, monkeypatch
+):
+    if index == "off":
+        monkeypatch.setenv("HEDDLE_REGISTRY_INDEX", "off")
+        monkeypatch.setattr(directory, "_shared", {})
+        registry = AgentRegistry(heddle)
+    now_ns = registry.host.now().at.unix_ns
+    for session_id, days in (("agent-old", 8), ("agent-young", 6)):
+        began_at = Timestamp.from_unix_ns(now_ns - days * 86_400 * 10**9)
+        ended = entry_of(registry, session_id, status=AgentStatus.COMPLETE, started_at=began_at)
+        (heddle / "agents" / f"{session_id}.toml").write_bytes(entry_to_toml(ended))
+    assert registry.sweep().pruned == ("agent-old",)
+    assert not (heddle / "agents" / "agent-old.toml").exists()
 
 
 @pytest.mark.parametrize("index", ["on", "off"])
