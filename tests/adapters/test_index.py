@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from heddle_registry.adapters import writing
 from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.codec import claim_to_toml, entry_to_toml
 from heddle_registry.core.claim import Claim
@@ -22,6 +23,7 @@ from heddle_registry.core.transaction import (
     PutEntry,
     RemoveEntry,
 )
+from heddle_registry.errors import StoreUnavailable
 from heddle_registry.ports import Query
 from heddle_registry.testing.fake_host import FakeHost
 from tests.process_helpers import until
@@ -136,3 +138,43 @@ def test_what_was_asked_once_is_not_asked_again_until_something_moves(
         patched.setattr(store.index, "_read", lambda *_: pytest.fail("it is known"))
         assert store.index.is_at(stamps)
     assert not store.index.is_at((1, 1))
+
+
+def test_an_answer_is_kept_for_its_own_moment_only(store: DirectoryStore) -> None:
+    stamps = store.index.folder_stamps()
+    assert store.index.is_at(stamps)
+    store.index.keep((1, 1), "asked", ["of another moment"])
+    assert store.index.kept(stamps, "asked") is None
+    store.index.keep(stamps, "asked", ["now"])
+    assert store.index.kept(stamps, "asked") == ["now"]
+    assert store.index.kept((1, 1), "asked") is None
+
+
+@pytest.mark.parametrize("why", ["another moment", "a folder whose time was rounded"])
+def test_a_change_that_cannot_be_recorded_leaves_no_transaction_open(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    before = (1, 1) if why == "another moment" else store.index.folder_stamps()
+    monkeypatch.setattr(store.index, "_stamp", lambda *_: False)
+    store.index.record(before, {"agent-z.toml": entry("agent-z")}, {}, lambda _: None)
+    other = sqlite3.connect(store.layout.index, timeout=0)
+    other.execute("BEGIN IMMEDIATE")
+    other.rollback()
+    other.close()
+    assert "agent-z.toml" not in rows(store)[0]
+
+
+def test_the_row_of_a_claim_that_was_taken_back_goes_too(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = writing.replace_file
+
+    def fail_for_entries(folder: str, *given: Any, **named: Any) -> None:
+        if folder == store.layout.agents:
+            raise StoreUnavailable(folder, "it is full")
+        real(folder, *given, **named)
+
+    monkeypatch.setattr(writing, "replace_file", fail_for_entries)
+    with pytest.raises(StoreUnavailable):
+        write(store, PutClaim(Claim(thread="new")), PutEntry(entry("agent-c")))
+    assert rows(store) == files(store)

@@ -69,7 +69,7 @@ def test_records_are_found_by_what_they_say_and_the_rest_are_problems(layout: La
     put_entry(layout, entry("agent-a"))
     put_claim(layout, claim("main", "agent-a"))
     put_entry(layout, entry("agent-b"), "agent-x.toml")
-    put_entry(layout, entry("agent-c"), "Not An Id.toml")
+    put_entry(layout, entry("Not An Id"))
     seen = snapshot(layout)
     assert list(seen.records.entries) == ["agent-a"]
     assert seen.records.claim("main") == claim("main", "agent-a")
