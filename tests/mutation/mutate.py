@@ -84,6 +84,8 @@ def passes(
             os.dup2(out, 1)
             os.dup2(out, 2)
             signal.alarm(limit_s)  # a mutation may have no end
+            # A shell starts what runs behind it without; tests that interrupt would wait in vain.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             import pytest
 
             options = ["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", "-o", "addopts=",
