@@ -42,6 +42,8 @@ ABOUT_THE_INDEX = (
     "test_21_a_second_look_up_does_not_read_every_file[ours]",
     # `doctor` says that the index is off, or whose the folder is.
     "test_nothing_is_wrong_with_a_fresh_registry",
+    "test_an_index_that_only_another_user_can_keep_is_told",
+    "test_a_folder_in_the_indexs_place_is_told",
     "test_files_that_everybody_may_write_are_found_and_closed",
 )
 ABOUT_OWNERS = (
