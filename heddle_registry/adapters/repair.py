@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from heddle_registry.adapters.atomic_file import sync_folder
+from heddle_registry.adapters.atomic_file import replace_file, sync_folder
 from heddle_registry.adapters.housekeeping import tidy
 from heddle_registry.adapters.layout import SUFFIX, thread_hash
 from heddle_registry.adapters.os_faults import unavailable
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from heddle_registry.core.recovery import Recovered
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.core.transaction import Facts, Loaded
+    from heddle_registry.errors import RegistryError
     from heddle_registry.ports import Host
 
 NOTHING_LEFT: Final = "nothing is wrong with it any more"
@@ -78,16 +78,27 @@ def rename_entry(
 
 
 def quarantine_entry(store: DirectoryStore, name: str, lock_timeout_s: float | None) -> str:
-    """Move a damaged entry out of the way, whatever it is. Nothing is deleted."""
+    """Move a damaged entry out of the way, whatever it is. Nothing is deleted.
+
+    :raises StoreUnavailable: it cannot be read or moved just now.
+    """
     layout = store.layout
     with store.lock().held(lock_timeout_s):
         file = Folders(layout).agents.one(name)
-        if file is None or entry_file_error(file) is None:
+        error = entry_file_error(file) if file is not None else None
+        if error is None:
             return NOTHING_LEFT
+        _refuse_unread(error)
         layout.make_folder(layout.quarantine)
         kept = _kept_name(name)
         _move(layout.agents, name, layout.quarantine, kept)
     return f"it is agents/.quarantine/{kept} now"
+
+
+def _refuse_unread(error: RegistryError) -> None:
+    # What cannot be read just now may be sound, and may hold the fence that is above all others.
+    if isinstance(error, StoreUnavailable):
+        raise error
 
 
 def _kept_name(name: str) -> str:
@@ -123,14 +134,25 @@ def next_fence(file: RecordFile[Claim], thread: str, entries: Iterable[AgentEntr
 def rebuild_claim(
     store: DirectoryStore, host: Host, name: str, lock_timeout_s: float | None
 ) -> str:
-    """Write an unreadable claim anew, as `core.recovery` finds it; the damaged file is kept."""
+    """Write a damaged claim anew, as `core.recovery` finds it; the damaged file is kept.
+
+    :raises StoreUnavailable: it, or an entry that may remember its fence, cannot be read just now.
+    """
     layout = store.layout
     with store.lock().held(lock_timeout_s):
         folders = Folders(layout)
         file = folders.claims.one(name)
-        if file is None or claim_file_error(file) is None:
+        error = claim_file_error(file) if file is not None else None
+        if file is None or error is None:
             return NOTHING_LEFT
-        entries = [f.record for f in folders.agents.scan() if f.record and not entry_file_error(f)]
+        _refuse_unread(error)
+        entries: list[AgentEntry] = []
+        for found_file in folders.agents.scan():
+            entry_error = entry_file_error(found_file)
+            if entry_error is not None:
+                _refuse_unread(entry_error)
+            elif found_file.record is not None:
+                entries.append(found_file.record)
         thread = thread_of_claim(file, entries)
         if thread is None:
             raise StoreUnavailable(
@@ -143,23 +165,33 @@ def rebuild_claim(
             lambda subject: judge(subject, store.observe(host, subject)),
             host.now(),
         )
-        _put_aside(layout, name)
+        _put_aside(layout, file)
         _write(store, found)
     holder = found.claim.holder
     who = f"{holder.session_id} still holds it" if holder is not None else "nobody holds it"
     return f"the claim on {thread!r} has fence {found.claim.fence} now; {who}"
 
 
-def _put_aside(layout: Layout, name: str) -> None:
-    path = os.path.join(layout.claims, name)
+def _put_aside(layout: Layout, file: RecordFile[Claim]) -> None:
+    path = os.path.join(layout.claims, file.name)
+    kept = _kept_name(f"claim-{file.name}")
     layout.make_folder(layout.quarantine)
-    if stat.S_ISREG(os.lstat(path).st_mode):
-        # A second name for it: `_write` replaces the first in one step, and never is there none.
-        with suppress(OSError):
-            os.link(path, os.path.join(layout.quarantine, _kept_name(f"claim-{name}")))
+    try:
+        is_file = stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError as error:
+        raise unavailable(path, error, "look at it") from error
+    if not is_file:
+        # A link or a folder in its place could not be replaced.
+        _move(layout.claims, file.name, layout.quarantine, _kept_name(file.name))
         return
-    # A link or a folder in its place could not be replaced.
-    _move(layout.claims, name, layout.quarantine, _kept_name(name))
+    try:
+        # A second name for it: `_write` replaces the first in one step, and never is there none.
+        os.link(path, os.path.join(layout.quarantine, kept))
+    except OSError as error:
+        if file.data is None:
+            raise unavailable(path, error, "keep a copy of it") from error
+        # Not every file system has second names.
+        replace_file(layout.quarantine, kept, file.data, tmp_dir=layout.tmp)
 
 
 def _write(store: DirectoryStore, found: Recovered) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ from heddle_registry import (
     Timestamp,
 )
 from heddle_registry.adapters.layout import thread_hash
+from heddle_registry.codec import entry_to_toml
 from heddle_registry.diagnosis import diagnose, mend
 from heddle_registry.errors import RecordCorrupt
+from heddle_registry.ports import Query
 from heddle_registry.registry import Terms
 from heddle_registry.registry.scripting import build_entry
 
@@ -196,3 +199,57 @@ def test_a_repair_that_cannot_be_done_says_why(registry: AgentRegistry) -> None:
     mending = mend(attrs.evolve(check, repair=fail))
     assert not mending.done
     assert "torn" in mending.result
+
+
+@pytest.mark.parametrize("closed", ["claims", "agents"])
+def test_what_cannot_be_read_at_this_moment_is_not_mended_as_damage(
+    registry: AgentRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    with registry.reserve("main"):
+        pass
+    bad = tmp_path / ".heddle" / "agents" / "agent-bad.toml"
+    bad.write_bytes(b"\0")
+    os.utime(bad, (1, 1))
+    path = claim_file(registry, "main")
+    sound = path.read_bytes()
+    path.write_bytes(b'thread = "main"\nfence = 7\n[holder\n')
+    checks = [*found_in(registry, "entries"), *found_in(registry, "claims")]
+    assert [check.repair is not None for check in checks] == [True, True]
+    # Meanwhile somebody else has mended both, and this process runs out of descriptors.
+    path.write_bytes(sound)
+    entry = registry.look(Query(include_stale=True)).entries[0]
+    bad.write_bytes(entry_to_toml(attrs.evolve(entry, session_id="agent-bad")))
+    before = bad.read_bytes()
+    opening = os.open
+
+    def refuse(path: Any, *given: Any, **named: Any) -> int:
+        if closed in str(path) and str(path).endswith(".toml"):
+            raise OSError(errno.EMFILE, "Too many open files", path)
+        return opening(path, *given, **named)
+
+    monkeypatch.setattr(os, "open", refuse)
+    mendings = [mend(check) for check in checks]
+    monkeypatch.setattr(os, "open", opening)
+    assert all("it is" not in mending.result for mending in mendings)
+    assert (path.read_bytes(), bad.read_bytes()) == (sound, before)
+
+
+def test_a_damaged_claim_is_kept_where_a_file_has_one_name_only(
+    registry: AgentRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with registry.reserve("main"):
+        pass
+    path = claim_file(registry, "main")
+    path.write_bytes(b'thread = "main"\nfence = 7\n[holder\n')
+    torn = path.read_bytes()
+    (check,) = found_in(registry, "claims")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert mend(check).done
+    (kept,) = (tmp_path / ".heddle" / "agents" / ".quarantine").iterdir()
+    assert kept.read_bytes() == torn
+    with registry.reserve("main") as claim:
+        assert claim.fence > 8
