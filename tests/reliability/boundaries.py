@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shutil
 import sqlite3
+import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import pytest
 
-from heddle_registry.adapters import directory
+from heddle_registry import beat
+from heddle_registry.adapters import directory, procfs, repair
 from heddle_registry.adapters.directory import DirectoryStore
+from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.codec import claim_from_toml, entry_from_toml
 from heddle_registry.core.attach import AttachFacts
 from heddle_registry.core.entry import ContextQueryEntry
@@ -33,6 +39,8 @@ from tests.registry.world import World
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from heddle_registry.testing.fake_host import FakeHost
 
 AT = Timestamp("2026-07-01T12:00:00Z")
 DAYS_8 = 8 * 86_400
@@ -66,6 +74,68 @@ def _held(world: World) -> Any:
 
 def _timed(world: World) -> Any:
     return world.reserve()
+
+
+NOT_TOML = b"\x00 says nothing"
+
+
+def _old_damage(world: World) -> None:
+    world.present("agent-elsewhere", "elsewhere")
+    path = world.folder / "agents" / "agent-bad.toml"
+    path.write_bytes(NOT_TOML)
+    os.utime(path, (1, 1))
+
+
+def _damaged_claim(world: World) -> Any:
+    held = _held(world)
+    _claim_file(world).write_bytes(NO_CLAIM)
+    return held
+
+
+NO_CLAIM = b'schema = 1\nthread = "main"\nfence = 7\n\n[holder\n'
+
+
+def _claim_file(world: World) -> Path:
+    return world.folder / "claims" / f"{thread_hash('main')}.toml"
+
+
+def _mend_claim(world: World, _: Any = None) -> str:
+    # What `doctor --fix` does to it.
+    store = world.store
+    assert isinstance(store, DirectoryStore)
+    return repair.rebuild_claim(store, world.host, _claim_file(world).name, 5)
+
+
+class _Machine:
+    """What the quick heartbeat asks the kernel, answered by the world's host."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self._host = host
+        self.awake_ns = lambda: host.now().awake_ns
+        self.boot_id = lambda: host.boot_id
+        self.time_ns = lambda: host.time_ns
+        self.pid_ns = lambda: host.pid_ns
+
+    def running_since(self, pid: int) -> int | None:
+        owner = self._host.owner_for(pid)
+        return owner.start_ticks if owner is not None else None
+
+
+def _beat(world: World, held: Any) -> bool:
+    """Renew as the command does; whether the quick heartbeat could."""
+    host = world.host
+    words = (held.entry.session_id, "--token", held.token, "--heddle-dir", str(world.folder))
+    clock = SimpleNamespace(time_ns=lambda: host.now().at.unix_ns, gmtime=time.gmtime)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        for name in [name for name in os.environ if name.startswith("HEDDLE")]:
+            patch.delenv(name)
+        patch.setenv("HOME", str(world.folder))
+        patch.setattr(procfs, "Procfs", lambda: _Machine(host))
+        patch.setattr(beat, "time", clock)
+        status = beat.beat(words)
+    if status is None:  # whatever stood in its way, the registry does it or says what is wrong
+        world.registry.heartbeat(held.entry.session_id, held.token)
+    return status == 0
 
 
 def _nothing(world: World) -> None:
@@ -159,8 +229,14 @@ def _looks(world: World, _: Any) -> object:
     # What cannot be read is named as a problem; nothing is silently missing.
     world.registry.find_active_by_native_actor_key("x:1")
     look = world.registry.look(Query())
-    unread = {os.path.basename(problem.path).partition(".")[0] for problem in look.problems}
-    return {entry.session_id for entry in look.entries} | unread
+    unread: dict[str, set[str]] = {"agents": set(), "claims": set()}
+    for problem in look.problems:
+        folder, name = os.path.split(problem.path)
+        unread[os.path.basename(folder)].add(name.partition(".")[0])
+    if "main" in {entry.thread for entry in look.entries}:
+        is_told = "main" in look.claims or thread_hash("main") in unread["claims"]
+        assert is_told, "a holder was shown without its claim"
+    return {entry.session_id for entry in look.entries} | unread["agents"]
 
 
 def _attach(world: World, _: Any) -> object:
@@ -175,7 +251,8 @@ class Operation:
     """``prepare`` makes the folder, ``act`` is what meets the fault.
 
     ``grants`` says that it gives the branch ``main`` away, and gives it back where nobody can be
-    told the token; ``refuses`` that it never may change anything.
+    told the token; ``refuses`` that it never may change anything. ``keeps`` is what a damaged file
+    holds: moved or not, it is never lost. ``mends`` is done again before the next writer comes.
     """
 
     name: str
@@ -185,6 +262,8 @@ class Operation:
     grants: bool = False
     looks: bool = False
     index: bool = True
+    keeps: bytes | None = None
+    mends: Callable[[World], object] | None = None
 
 
 OPERATIONS = (
@@ -203,12 +282,17 @@ OPERATIONS = (
     Operation("reserve over the dead and the stale", _dead_and_stale, _take, grants=True),
     Operation("force", _held, lambda w, _: w.on_terms(force_reason="x", ttl_s=60), grants=True),
     Operation("renew", _held, lambda w, h: w.registry.heartbeat(h.entry.session_id, h.token)),
+    Operation("renew by the quick heartbeat", _held, _beat),
     Operation("release", _held, lambda w, h: w.registry.release(h.entry.session_id, token=h.token)),
     Operation("hand over", _held,
               lambda w, h: w.registry.hand_over(h.entry.session_id, h.token, to_ttl_s=60)),
     Operation("update an entry", _held, lambda w, h: w.registry.update_entry(
         h.entry.session_id, lambda entry: attrs.evolve(entry, model="new"))),
     Operation("save a new entry", _nothing, lambda w, _: w.registry.save(w.entry("agent-new"))),
+    Operation("reserve beside a file that says nothing", _old_damage, _take, grants=True,
+              keeps=NOT_TOML),
+    Operation("write a damaged claim anew", _damaged_claim, _mend_claim, keeps=NO_CLAIM,
+              mends=_mend_claim),
     Operation("end by update_status", _held,
               lambda w, h: w.registry.update_status(h.entry.session_id, "complete")),
     Operation("delete", _held, lambda w, h: w.registry.delete(h.entry.session_id)),
@@ -248,7 +332,8 @@ def signature_of(folder: Path) -> object:
     an index with the same rows that is, or is not, believed.
     """
     names = {
-        name: sorted(re.sub(r"\.[0-9a-f]{16}\.tmp$", ".tmp", str(path.relative_to(folder)))
+        name: sorted(re.sub(r"\.([0-9a-f]{16}\.tmp|[0-9a-f]{8})$", ".x",
+                            str(path.relative_to(folder)))
                      for path in (folder / name).rglob("*"))
         for name in ("tmp", "live", "wait", "agents")
     }  # fmt: skip
@@ -272,9 +357,20 @@ def fences_of(folder: Path) -> dict[str, int]:
     """Return the fence of each branch: the claims', and those of living reservations."""
     found: dict[str, int] = {}
     for path in (folder / "claims").glob("*.toml"):
-        claim = claim_from_toml(path.read_bytes(), str(path))
+        data = path.read_bytes()
+        if data == NO_CLAIM:
+            found["main"] = 7
+            continue
+        claim = claim_from_toml(data, str(path))
         found[claim.thread] = claim.fence
     return found
+
+
+def assert_kept(folder: Path, data: bytes | None) -> None:
+    """Assert that a damaged file's bytes are still somewhere, under whatever name."""
+    places = (folder / "agents", folder / "agents" / ".quarantine", folder / "claims")
+    files = (path for place in places for path in place.glob("*") if path.is_file())
+    assert data is None or data in [path.read_bytes() for path in files], "damage was lost"
 
 
 def assert_sound(world: World, fences: dict[str, int], *, wrote: bool) -> None:

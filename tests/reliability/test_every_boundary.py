@@ -27,6 +27,7 @@ from tests.reliability.boundaries import (
     OPERATIONS,
     Operation,
     aftermath,
+    assert_kept,
     classify,
     copy_of,
     fences_of,
@@ -66,14 +67,22 @@ class Trial:
         self._world = World("directory", self._template.parent)
         self._given = operation.prepare(self._world)
         forget(self._template)
-        self.before = records_of(self._template)
+        self.before = self._records(self._template)
         self._fences = fences_of(self._template)
         self._runs = 0
         self._proven: set[object] = set()
         world, _, target = self._fresh()
         self.right_answer = operation.act(world, self._given)
-        self.after = records_of(target)
+        self.after = self._records(target)
         self._put_away(target)
+
+    def _records(self, folder: Path) -> dict[str, bytes]:
+        # Where a damaged entry lies is no part of what an operation changes or leaves.
+        return {
+            name: data
+            for name, data in records_of(folder).items()
+            if not (name.startswith("agents/") and data == self.operation.keeps)
+        }
 
     def _fresh(self) -> tuple[World, Any, Path]:
         # Where the original lay, so that every path in it is still right.
@@ -105,7 +114,10 @@ class Trial:
             if call is None:
                 return None
             state = signature_of(target)
+            assert_kept(target, self.operation.keeps)
             if state not in self._proven:
+                if self.operation.mends is not None:
+                    self.operation.mends(in_folder(world, target))
                 aftermath(world, self._fences)
                 self._proven.add(state)
             return call, outcome
@@ -125,7 +137,7 @@ class Trial:
         if faults.failed is None:
             return None, ""
         where = f"{faults.failed.name} {_kind(faults.failed.path)}"
-        records = records_of(target)
+        records = self._records(target)
         try:
             outcome = classify(error)
             self._judge(outcome, answer, records)
@@ -200,7 +212,7 @@ class Trial:
         if status == 0:
             return None
         assert status == KILLED_STATUS, f"{self.operation.name}: call {nth}: status {status}"
-        self._judge_old_or_new(records_of(target))
+        self._judge_old_or_new(self._records(target))
         return self.names[nth - 1]
 
     @property
@@ -290,6 +302,12 @@ def test_whatever_call_fails_nothing_is_lost_and_nothing_is_given_twice(
     assert {fault for _, fault in table} - {"full"} == (
         set(FAULTS) - {"full"} if changes else {"EIO", "EACCES"}
     )
+
+
+def test_undisturbed_the_quick_heartbeat_is_the_one_that_renews() -> None:
+    [operation] = [one for one in OPERATIONS if one.name == "renew by the quick heartbeat"]
+    with quick_folder() as folder:
+        assert Trial(operation, folder).right_answer is True
 
 
 @pytest.mark.nightly

@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 WRITING = tuple(
     operation
     for operation in OPERATIONS
-    if not operation.looks and not operation.refuses and operation.name != "join the line"
+    if not (operation.looks or operation.refuses or operation.keeps is not None)
+    and operation.name != "join the line"
 )
-LOSABLE = ("renew",)
+LOSABLE = ("renew", "renew by the quick heartbeat")
 """A lost renewal is harmless: the boot whose clock it was counted by is over as well."""
 INDEXES = ("kept", "gone", "garbage")
 
