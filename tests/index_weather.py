@@ -54,6 +54,7 @@ ABOUT_OWNERS = (
     "test_two_users_share_a_folder_that_both_may_write_to",
     "test_a_folder_of_another_user_is_doubtful",
     "test_a_file_gets_its_folders_policy_whatever_the_umask",
+    "test_a_shared_folders_group_is_kept_although_the_temporary_folder_has_another",
     "tests/cli/test_permissions.py",
 )
 """Left out where it is about who owns what, besides."""
