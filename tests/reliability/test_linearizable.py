@@ -72,18 +72,21 @@ def branch():
     epoch = int((time.monotonic() - float(start)) / 4.0)
     return f"{epoch}/{chance.choice('ab')}"
 
-def use(b, session, token, fence, renewing=True):
-    for _ in range(chance.randrange(4)):
-        if renewing and chance.random() < 0.5:
+def use(b, session, token, fence, renewing=True, heartbeat=None):
+    # Some stay for longer than the first TTL, by renewals alone; of commands more.
+    stays = renewing and chance.random() < (0.05 if heartbeat is None else 0.5)
+    heartbeat = heartbeat or registry.heartbeat
+    for _ in range(3 if stays else chance.randrange(4)):
+        if stays or (renewing and chance.random() < 0.5):
             with noted("renew", b, fence) as answer:
                 try:
-                    registry.heartbeat(session, token)
+                    heartbeat(session, token)
                     answer.update(ok=True)
                 except ClaimLost:
                     answer.update(ok=False)
         with noted("check", b, fence) as answer:
             answer.update(ok=registry.check(b, fence).valid)
-        time.sleep(chance.random() * 0.05)
+        time.sleep(0.45 if stays else chance.random() * 0.05)
 
 def release(b, session, token, fence):
     with noted("release", b, fence) as answer:
@@ -130,13 +133,20 @@ def by_command(b):
         done = subprocess.run([sys.executable, script, *words, "--heddle-dir", folder, "--json"],
                               capture_output=True, text=True)
         return done.returncode, json.loads(done.stdout)
+    def heartbeat(session, token):
+        # Plain, as scripts run it: without the registry where that can be.
+        words = ["heartbeat", session, "--token", token, "--heddle-dir", folder]
+        done = subprocess.run([sys.executable, script, *words], capture_output=True)
+        assert done.returncode in (0, 11), done
+        if done.returncode:
+            raise ClaimLost(b)
     with noted("reserve", b, ttl_s=1.0, owned=False) as answer:
         status, got = run("reserve", b, "--ttl", "1", "--base-state", "b")
         answer.update(ok=status == 0, fence=got.get("fence", 0))
         assert status in (0, 5), got
     if status == 0:
         session, token = got["entry"]["session_id"], got["token"]
-        use(b, session, token, got["fence"])
+        use(b, session, token, got["fence"], heartbeat=heartbeat)
         with noted("release", b, got["fence"]) as answer:
             ended, _ = run("release", session, "--status", "complete", "--token", token)
             answer.update(ok=ended == 0)
