@@ -151,7 +151,9 @@ class LockFile:
                         raise
                     self._make_dir()
         except OSError as error:
-            raise _open_fault(self.path, error) from error
+            from heddle_registry.adapters.os_faults import unavailable
+
+            raise unavailable(self.path, error, "open the lock file") from error
         raise AssertionError("the last round returns or raises")
 
     def _sleep(self, operation: int, deadline: float) -> bool:
@@ -337,15 +339,6 @@ def try_flock(fd: int, operation: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _open_fault(path: str, error: OSError) -> Exception:
-    from heddle_registry.adapters.os_faults import unavailable
-    from heddle_registry.errors import LockError
-
-    if isinstance(error, LockError):
-        return error
-    return unavailable(path, error, "open the lock file")
 
 
 def _lock_fault(path: str, error: OSError) -> Exception:

@@ -245,3 +245,20 @@ def test_no_release_is_lost_while_another_thread_starts_programs(tmp_path: Path)
         done.set()
         thread.join(20)
     assert refused == 0
+
+
+def test_a_child_waits_for_itself_though_its_parent_once_waited_in_vain(tmp_path: Path) -> None:
+    # The parent's sleeper stays behind, asleep in the kernel, for its next wait. In a child there
+    # is no such thread, and nobody would wake it.
+    lock = DirectoryLock(str(tmp_path))
+    with flock_holder(lock.path) as holder:
+        with pytest.raises(LockTimeout):
+            lock.acquire(0.05)
+
+        def wait() -> bool:
+            return lock.acquire(8)
+
+        with Fork(wait) as child:
+            until(lambda: len(flock_waiters(lock.path)) >= 2, "parent's sleeper and child's")
+            holder.kill()
+            assert child.answer(9) is True
