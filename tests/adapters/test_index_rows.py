@@ -12,12 +12,14 @@ from heddle_registry.adapters.index_rows import (
     FIELD_COLUMNS,
     KEY_COLUMNS,
     NotPlain,
+    RealPaths,
     entry_from_row,
     entry_row,
     key_row,
 )
 from heddle_registry.codec import entry_from_toml
 from heddle_registry.core.entry import AgentEntry, AgentUsageSummary, EntryExtension
+from heddle_registry.core.evidence import Owner
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.timestamp import Timestamp
 from tests.codec.strategies import entries
@@ -79,3 +81,34 @@ def test_a_list_of_lines_is_told_from_no_list(precedence):
 def test_what_no_column_can_hold_is_read_from_the_file_each_time(odd):
     with pytest.raises(NotPlain):
         entry_row(attrs.evolve(PLAIN, **odd))
+
+
+def keys_of(entry: AgentEntry, real: RealPaths | None = None) -> dict[str, object]:
+    return dict(zip(KEY_COLUMNS, key_row(entry, real), strict=True))
+
+
+def test_the_keys_say_who_is_judged_when_it_ended_and_where_it_really_is(tmp_path):
+    owner = Owner(pid=7, boot_id="b", host="h", pid_ns="p", time_ns="t", start_ticks=1)
+    assert keys_of(PLAIN)["judged_pid"] is None
+    assert keys_of(attrs.evolve(PLAIN, pid=7))["judged_pid"] == 7
+    owned = attrs.evolve(PLAIN, pid=7, boot_id="b", extension=EntryExtension(owner=owner))
+    assert keys_of(owned)["judged_pid"] == 7
+    # Another program gave it another process: the owner recorded by us no longer counts.
+    assert keys_of(attrs.evolve(owned, pid=8))["judged_pid"] == 8
+
+    assert keys_of(PLAIN)["ended_ns"] is None
+    ended = attrs.evolve(PLAIN, status=AgentStatus.COMPLETE)
+    assert keys_of(ended)["ended_ns"] == PLAIN.started_at.unix_ns
+    later = Timestamp("2026-07-02T12:00:00Z")
+    assert keys_of(attrs.evolve(ended, completed_at=later))["ended_ns"] == later.unix_ns
+
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    there = attrs.evolve(PLAIN, path=str(tmp_path / "link"))
+    for real in (None, RealPaths()):
+        assert keys_of(there, real)["real_path"] == str((tmp_path / "real").resolve())
+
+
+def test_a_list_of_nothing_takes_no_room():
+    row = dict(zip(FIELD_COLUMNS, entry_row(PLAIN), strict=True))
+    assert row["more"] is row["attach_precedence"] is None
