@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import random
+import select
 import signal
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -12,9 +16,12 @@ import attrs
 import pytest
 
 from heddle_registry import AgentEntry, AgentRegistry, AgentStatus, Reserved
+from heddle_registry.__main__ import main
+from heddle_registry.beat import beat
 from heddle_registry.core.transaction import Keys
 from heddle_registry.ports import Query
-from tests.process_helpers import forks_with_threads
+from heddle_registry.registry import Terms
+from tests.process_helpers import forks_with_threads, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,3 +184,135 @@ def test_killed_writers_damage_nothing_and_lose_nothing(tmp_path: Path) -> None:
     agents = {path.suffix for path in (heddle_dir / "agents").iterdir() if path.is_file()}
     assert agents <= {"", ".toml"}
     check(heddle_dir, writers)
+
+
+@pytest.fixture
+def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder, and nothing around it that a command would read."""
+    for name in [name for name in os.environ if name.startswith("HEDDLE")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path / ".heddle"
+
+
+def renew(heddle_dir: Path, held: Reserved, say: Callable[[int], object]) -> None:
+    """Renew without end by either way; tell, once it was acknowledged, when it began."""
+    registry = AgentRegistry(heddle_dir, lock_timeout_s=60)
+    session_id, token = held.entry.session_id, str(held.token)
+    words = (session_id, "--token", token, "--heddle-dir", str(heddle_dir))
+    choices = random.Random(os.getpid())
+    with contextlib.redirect_stdout(io.StringIO()):
+        while True:
+            began = registry.host.now().awake_ns
+            if choices.random() < 0.3:
+                registry.heartbeat(session_id, token)
+            else:
+                assert beat(words) == 0, "the quick one"
+            say(began)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no quick heartbeat elsewhere")
+def test_killed_renewals_leave_the_claim_whole_and_lose_none_that_was_acknowledged(
+    plain: Path,
+) -> None:
+    registry = AgentRegistry(plain, lock_timeout_s=60)
+    terms = Terms(ttl_s=600)
+    held, _ = registry.reserve_on_terms("one", building(registry, "one"), terms)
+    assert isinstance(held, Reserved)
+    registry.heartbeat(held.entry.session_id, held.token)
+    reads, writes = os.pipe()
+    pids: list[int] = []
+    told = 0
+    try:
+        for _ in range(300):
+            while len(pids) < 2:
+                pid = os.fork()
+                if pid == 0:
+                    try:
+                        renew(plain, held, lambda at: os.write(writes, b"%020d" % at))
+                    finally:
+                        os._exit(7)
+                pids.append(pid)
+            time.sleep(random.random() * 0.01)
+            killed = pids.pop(0)
+            os.kill(killed, signal.SIGKILL)
+            assert os.WIFSIGNALED(os.waitpid(killed, 0)[1]), "a renewal failed by itself"
+            newest = 0
+            while select.select([reads], [], [], 0)[0]:
+                newest = max(newest, int(os.read(reads, 20)))
+                told += 1
+            claim = registry.store.peek(Keys(threads=("one",)))[0].claims["one"]
+            assert claim.holder is not None
+            assert claim.holder.session_id == held.entry.session_id
+            assert claim.fence == held.fence
+            assert claim.holder.renewed_at.awake_ns >= newest, "an acknowledged one is lost"
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        os.close(reads)
+        os.close(writes)
+    assert told > 100, "they came to renew something"
+    assert registry.look().problems == ()
+    registry.release(held.entry.session_id, token=held.token)
+    assert list((plain / "tmp").iterdir()) == []
+
+
+def test_a_killed_runner_leaves_the_branch_to_its_command_and_then_to_anybody(
+    plain: Path,
+) -> None:
+    registry = AgentRegistry(plain, lock_timeout_s=60)
+    with registry.reserve("one"):
+        pass
+    fence, refused, never_up = 1, 0, 0
+
+    def granted() -> Reserved | None:
+        found = registry.try_reserve_thread("one", building(registry, "one"))
+        return found if isinstance(found, Reserved) else None
+
+    for number in range(60):
+        stdin, tell = os.pipe()
+        hear, stdout = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.close(tell)
+                os.close(hear)
+                os.dup2(stdin, 0)
+                os.dup2(stdout, 1)
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+                command = ("sh", "-c", "exec 3<&0; cat <&3 & echo up; wait")
+                main(["run", "one", "--heddle-dir", str(plain), "--", *command])
+            finally:
+                os._exit(7)
+        os.close(stdin)
+        os.close(stdout)
+        if number % 2:
+            assert select.select([hear], [], [], 20)[0], "the command did not start"
+        time.sleep(random.random() * 0.02)
+        os.kill(pid, signal.SIGKILL)
+        assert os.WIFSIGNALED(os.waitpid(pid, 0)[1]), "the runner ended by itself"
+        if select.select([hear], [], [], 0)[0] and os.read(hear, 3) == b"up\n":
+            # What the command started waits for what it is told: nobody else may have the branch,
+            # neither without the runner nor without the command itself.
+            assert granted() is None, "two on one branch"
+            holder = registry.store.peek(Keys(threads=("one",)))[0].claims["one"].holder
+            assert holder is not None
+            assert holder.owner is not None
+            os.kill(holder.owner.pid, signal.SIGKILL)
+            assert granted() is None, "two on one branch"
+            refused += 1
+        else:
+            never_up += 1
+        os.close(tell)
+        while select.select([hear], [], [], 20)[0] and os.read(hear, 100):
+            pass
+        os.close(hear)
+        taken = until(granted, "the branch's freedom")
+        assert taken.fence > fence
+        fence = taken.fence
+        registry.release(taken.entry.session_id, token=taken.token)
+        assert registry.look().problems == ()
+    assert refused >= 30
+    assert never_up, "some were killed before their command began"
+    assert list((plain / "tmp").iterdir()) == []
