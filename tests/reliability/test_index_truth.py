@@ -12,14 +12,16 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import attrs
 import pytest
 
 from heddle_registry import AgentRegistry, AgentStatus, Query, Timestamp
 from heddle_registry.adapters import directory
-from heddle_registry.adapters.index_tables import new_stamp
+from heddle_registry.adapters.index_tables import new_stamp, tick_of
 from heddle_registry.adapters.layout import thread_hash
+from heddle_registry.adapters.record_files import CLOCK_TICK_NS
 from heddle_registry.codec import entry_to_toml
 from heddle_registry.core.limits import MAX_SWEEP
 from heddle_registry.core.transaction import Keys
@@ -571,10 +573,26 @@ def test_a_forked_child_opens_an_index_of_its_own_also_of_a_registry_long_unused
     def child():
         found = registry.find_active_by_native_actor_key("codex:thread:4")
         own = registry.store.index._connection
-        return found.session_id, own is not None and own is not parents
+        # Closing the parent's here would take back what the parent is just writing.
+        is_left_open = parents.total_changes >= 0
+        return found.session_id, own is not None and own is not parents, is_left_open
 
-    assert in_fork(child) == ("agent-04", True)
+    assert in_fork(child) == ("agent-04", True, True)
     assert registry.list() == by_scan(heddle)
+
+
+@pytest.mark.parametrize(
+    ("times", "tick_ns"), [(range(100), 0), ([1, 2, 3, 4, 5, 5, 6, 7], CLOCK_TICK_NS)]
+)
+def test_a_file_system_that_gives_two_changes_one_time_is_told_from_one_that_does_not(
+    tmp_path, times, tick_ns
+):
+    left = iter(times)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fstat", lambda _: SimpleNamespace(st_ctime_ns=next(left)))
+        found = tick_of(str(tmp_path / "index"))
+    assert found == tick_ns
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_hardly_anything_is_opened_for_a_look_up_among_many(registry, heddle):
