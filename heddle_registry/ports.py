@@ -62,21 +62,17 @@ class Query(Record):
 
 def matches_query(entry: AgentEntry, query: Query) -> bool:
     """Return whether ``entry`` is what ``query`` looks for, but for its age."""
-    owner = entry.owner
     return (
         (query.session_id is None or entry.session_id == query.session_id)
         and (query.thread is None or entry.thread == query.thread)
         and (not query.active_only or entry.is_active)
-        and (not query.records_owner or owner is not None)
+        and (not query.records_owner or entry.owner is not None)
         and all(
             getattr(query, name) is None or getattr(entry, name) == getattr(query, name)
             for name in _KEYS
         )
         and (query.any_key is None or query.any_key in [getattr(entry, name) for name in _KEYS])
-        and (
-            query.owner_pids is None
-            or (owner.pid if owner is not None else entry.pid) in query.owner_pids
-        )
+        and (query.owner_pids is None or entry.pid in query.owner_pids)
         and (query.path is None or is_same_folder(entry.path, query.path))
     )
 

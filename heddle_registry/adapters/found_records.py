@@ -250,7 +250,7 @@ class FoundRecords:
             where.append("real_path = ?")
             arguments.append(query.path)
         if query.owner_pids is not None:
-            where.append(f"judged_pid IN ({', '.join('?' * len(query.owner_pids))})")
+            where.append(f"pid IN ({', '.join('?' * len(query.owner_pids))})")
             arguments += query.owner_pids
         if query.records_owner:
             where.append("owner_pid IS NOT NULL")

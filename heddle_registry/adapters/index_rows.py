@@ -53,8 +53,8 @@ FIELD_COLUMNS: Final = (
 )  # fmt: skip
 """One column a field; ``more`` holds the lists of tables and the rare lists, as JSON."""
 
-KEY_COLUMNS: Final = ("started_s", "started_n", "ended_ns", "real_path", "judged_pid")
-"""What only look-ups need: the start as numbers, the end, the canonical path, whose pid counts."""
+KEY_COLUMNS: Final = ("started_s", "started_n", "ended_ns", "real_path")
+"""What only look-ups need: the start as numbers, the end, and the canonical path."""
 
 # Read at once, in C: a rebuild asks every entry for all of them.
 _texts_of: Final = attrgetter(*_TEXTS)
@@ -291,7 +291,6 @@ def key_row(entry: AgentEntry, real: RealPaths | None = None) -> tuple[Any, ...]
     if not entry.is_active:
         ended_at = entry.completed_at or entry.started_at
         ended_ns = max(-_I64_MAX, min(_I64_MAX, ended_at.unix_ns))
-    owner = entry.owner
     path = None
     if entry.path is not None:
         with suppress(ValueError):  # a NUL in it: no folder that anybody looks for
@@ -300,7 +299,6 @@ def key_row(entry: AgentEntry, real: RealPaths | None = None) -> tuple[Any, ...]
         *entry.started_at.sort_key,
         ended_ns,
         path,
-        owner.pid if owner is not None else entry.pid,
     )
 
 

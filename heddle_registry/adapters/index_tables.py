@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
 
-VERSION: Final = 3
+VERSION: Final = 4
 _BUSY_S: Final = 0.05
 _FILE_COLUMNS: Final = (
     "name",
@@ -61,7 +61,7 @@ CREATE INDEX claims_bad ON claims (is_record) WHERE is_record = 0;
     f"CREATE INDEX entries_{name} ON entries ({name}) WHERE {name} IS NOT NULL;\n"
     for name in (
         "native_actor_key", "native_parent_actor_key", "native_instance_key",
-        "client_instance_id", "heddle_session_id", "real_path", "judged_pid",
+        "client_instance_id", "heddle_session_id", "real_path", "pid",
     )
 )  # fmt: skip
 

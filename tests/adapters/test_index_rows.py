@@ -13,15 +13,23 @@ from heddle_registry.adapters.index_rows import (
     KEY_COLUMNS,
     NotPlain,
     RealPaths,
+    claim_keys,
     entry_from_row,
     entry_row,
     key_row,
 )
 from heddle_registry.codec import entry_from_toml
-from heddle_registry.core.entry import AgentEntry, AgentUsageSummary, EntryExtension
+from heddle_registry.core.claim import Claim, ClaimHolder, EndCause, PastHolder
+from heddle_registry.core.entry import (
+    ActorChainNode,
+    AgentEntry,
+    AgentUsageSummary,
+    EntryExtension,
+)
 from heddle_registry.core.evidence import Owner
 from heddle_registry.core.lifecycle import AgentStatus
-from heddle_registry.core.timestamp import Timestamp
+from heddle_registry.core.timestamp import Instant, Timestamp
+from heddle_registry.core.token import TokenHash
 from tests.codec.strategies import entries
 
 GOLDEN = sorted((Path(__file__).parents[1] / "data" / "golden").glob("*.toml"))
@@ -87,15 +95,7 @@ def keys_of(entry: AgentEntry, real: RealPaths | None = None) -> dict[str, objec
     return dict(zip(KEY_COLUMNS, key_row(entry, real), strict=True))
 
 
-def test_the_keys_say_who_is_judged_when_it_ended_and_where_it_really_is(tmp_path):
-    owner = Owner(pid=7, boot_id="b", host="h", pid_ns="p", time_ns="t", start_ticks=1)
-    assert keys_of(PLAIN)["judged_pid"] is None
-    assert keys_of(attrs.evolve(PLAIN, pid=7))["judged_pid"] == 7
-    owned = attrs.evolve(PLAIN, pid=7, boot_id="b", extension=EntryExtension(owner=owner))
-    assert keys_of(owned)["judged_pid"] == 7
-    # Another program gave it another process: the owner recorded by us no longer counts.
-    assert keys_of(attrs.evolve(owned, pid=8))["judged_pid"] == 8
-
+def test_the_keys_say_when_an_entry_ended_and_where_it_really_is(tmp_path):
     assert keys_of(PLAIN)["ended_ns"] is None
     ended = attrs.evolve(PLAIN, status=AgentStatus.COMPLETE)
     assert keys_of(ended)["ended_ns"] == PLAIN.started_at.unix_ns
@@ -107,6 +107,34 @@ def test_the_keys_say_who_is_judged_when_it_ended_and_where_it_really_is(tmp_pat
     there = attrs.evolve(PLAIN, path=str(tmp_path / "link"))
     for real in (None, RealPaths()):
         assert keys_of(there, real)["real_path"] == str((tmp_path / "real").resolve())
+        for name in ("a", "b"):
+            below = attrs.evolve(PLAIN, path=str(tmp_path / "link" / name))
+            assert keys_of(below, real)["real_path"] == str((tmp_path / "real" / name).resolve())
+
+
+def test_what_only_we_keep_comes_back_whole():
+    entry = PLAIN.extended(
+        owner=Owner(pid=7, boot_id="b", host="h", pid_ns="p", time_ns="t", start_ticks=1),
+        token=TokenHash(salt="s", digest="d"), fence=3, ttl_s=1.5, runner_pid=8,
+        continues="agent-z",
+        usage_sources=("/t.jsonl",), cache_creation_tokens=1, cache_read_tokens=2,
+        ancestors=(ActorChainNode(session_id="agent-p", thread="up", status=AgentStatus.MERGED),),
+    )  # fmt: skip
+    assert again(entry) == entry
+
+
+def test_whatever_a_claim_is_looked_up_by_tells_claims_apart():
+    at = Timestamp("2026-07-01T12:00:00Z")
+    since = Instant(at=at, awake_ns=1, boot_id="b", time_ns="t")
+    holder = ClaimHolder(session_id="agent-a", granted_at=at, renewed_at=since)
+    claim = Claim(thread="main", fence=1, path="/p", holder=holder)
+    past = PastHolder(session_id="agent-a", fence=1, ended_at=at, cause=EndCause.RELEASED)
+    released = attrs.evolve(claim, holder=None, past=(past,))
+    kinds = [claim, released, attrs.evolve(claim, path=None), attrs.evolve(claim, thread="x")]
+    assert len({claim_keys(kind) for kind in kinds}) == 4
+    renewed = attrs.evolve(claim, holder=attrs.evolve(holder, ttl_s=5.0))
+    assert claim_keys(renewed) == claim_keys(claim)
+    assert claim_keys(None) is None
 
 
 def test_a_list_of_nothing_takes_no_room():
