@@ -144,3 +144,29 @@ def test_a_system_without_flock_and_fork_imports_all_and_locks_by_fasteners(
 def test_taking_the_lock_imports_nothing_heavy(tmp_path: Path) -> None:
     with python(LIGHT, tmp_path, ROOT / "heddle_registry") as child:
         assert child.line() == "__future__ errno fcntl"
+
+
+@pytest.mark.parametrize(("rounds", "is_had"), [(1, True), (2, True), (3, False)])
+def test_a_lock_file_that_comes_and_goes_is_tried_for_three_times(
+    rounds: int, is_had: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Between the two looks of a round somebody makes it, before the next somebody removes it.
+    races = [FileNotFoundError(2, "not there"), FileExistsError(17, "there now")] * rounds
+    real = lock_file.open_lock
+
+    def racing(path: str, **how: bool) -> int:
+        if races:
+            raise races.pop(0)
+        return real(path, **how)
+
+    monkeypatch.setattr(lock_file, "open_lock", racing)
+    lock = LockFile(str(tmp_path / ".lock"))
+    try:
+        if is_had:
+            assert lock.take(LOCK_EX, 0.0)
+        else:
+            with pytest.raises(StoreUnavailable):
+                lock.take(LOCK_EX, 0.0)
+    finally:
+        lock.drop()
+    assert races == []
