@@ -106,11 +106,11 @@ class LocalHost:
             return None
         command = ""
         if start_ticks is not None:
-            seen = self._machine.read(pid)
-            if seen is None or seen.start_ticks != start_ticks:
+            seen = self._machine.command(pid)
+            if seen is None or seen[0] != start_ticks:
                 # It ended between the two looks.
                 return None
-            command = seen.comm
+            command = seen[1]
         return Owner(
             pid=pid,
             boot_id=self._machine.boot_id(),

@@ -54,6 +54,10 @@ class Machine(Protocol):
         """Return what has ``pid``, and when that started in the system's own ticks."""
         ...
 
+    def command(self, pid: int) -> tuple[int | None, str] | None:
+        """Return when the living process ``pid`` started, and its name; cheaper than `read`."""
+        ...
+
     def read(self, pid: int) -> ProcessInfo | None:
         """Return the living process ``pid``; None where none is to be seen."""
         ...

@@ -129,10 +129,15 @@ class Procfs:
 
     def running_since(self, pid: int) -> int | None:
         """Return when the running process ``pid`` started, in ticks; None where none is seen."""
+        found = self.command(pid)
+        return found[0] if found is not None else None
+
+    def command(self, pid: int) -> tuple[int, str] | None:
+        """Return when the running process ``pid`` started, in ticks, and its name."""
         stat = _read_stat(pid) if 0 < pid <= _MAX_PID and _shows_own_pids() else None
         if stat is None or stat.has_ended or _is_thread(pid, stat):
             return None
-        return stat.start_ticks
+        return stat.start_ticks, stat.comm
 
     def read(self, pid: int) -> ProcessInfo | None:
         """Return the living process ``pid``; None where none is to be seen.

@@ -108,6 +108,11 @@ class PsutilMachine:
             return ProcessState.HIDDEN, None
         return ProcessState.RUNNING, start_us
 
+    def command(self, pid: int) -> tuple[int | None, str] | None:
+        """Return when the living process ``pid`` started, in microseconds, and its name."""
+        found = self.read(pid)
+        return (found.start_ticks, found.comm) if found is not None else None
+
     def read(self, pid: int) -> ProcessInfo | None:
         """Return the living process ``pid``; None where none is to be seen."""
         import psutil

@@ -145,7 +145,6 @@ class ReserveDoors(EntryDoors):
                 path=asked.path,
                 sessions=(asked.asker,) if asked.asker is not None else (),
                 fresh_ids=(entry.session_id,),
-                stale=True,
                 line_of=thread,
             )
             # Most refusals are clear without the lock, and then nothing at all is written.
@@ -163,7 +162,8 @@ class ReserveDoors(EntryDoors):
             if liveness is not None:
                 request = attrs.evolve(request, liveness=liveness.file)
             try:
-                answer = self._transact(keys, _reserving(request), facts)
+                # What is stale is removed by the way, once there is something to write.
+                answer = self._transact(attrs.evolve(keys, stale=True), _reserving(request), facts)
             except BaseException as error:
                 if isinstance(error, OutcomeUnknown) or not isinstance(error, Exception):
                     self._give_back(entry.session_id, token)
