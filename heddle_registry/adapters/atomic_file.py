@@ -226,7 +226,8 @@ def read_with_stat(path: str, limit: int) -> tuple[bytes, os.stat_result] | None
     try:
         fd = _uninterrupted(os.open, path, _READ_FLAGS)
         state = os.fstat(fd)
-        _refuse_to_read(path, state, limit)
+        if not stat.S_ISREG(state.st_mode) or state.st_size > limit:
+            raise _not_to_read(path, state, limit)
         data = _read_all(fd, state.st_size, limit + 1)
     except FileNotFoundError:
         return None
@@ -350,15 +351,14 @@ def _is_gone(path: str) -> bool:
     return False
 
 
-def _refuse_to_read(path: str, state: os.stat_result, limit: int) -> None:
+def _not_to_read(path: str, state: os.stat_result, limit: int) -> UnreadableFile:
     if stat.S_ISDIR(state.st_mode):
-        raise UnreadableFile(path, "folder", "a folder lies where a file belongs")
+        return UnreadableFile(path, "folder", "a folder lies where a file belongs")
     if not stat.S_ISREG(state.st_mode):
-        raise UnreadableFile(path, "special", "it is no regular file")
-    if state.st_size > limit:
-        raise UnreadableFile(
-            path, "too_large", f"it has {state.st_size:,} bytes; at most {limit:,} are read"
-        )
+        return UnreadableFile(path, "special", "it is no regular file")
+    return UnreadableFile(
+        path, "too_large", f"it has {state.st_size:,} bytes; at most {limit:,} are read"
+    )
 
 
 def _unreadable(path: str, error: OSError) -> UnreadableFile:

@@ -276,13 +276,13 @@ class RealPaths:
 
         :raises ValueError: it holds a NUL.
         """
-        folder, name = os.path.split(path)
-        if name in ("", ".", "..") or not os.path.isabs(path) or os.path.islink(path):
+        folder, _, name = path.rpartition(os.sep)
+        if not folder.startswith(os.sep) or name in ("", ".", "..") or os.path.islink(path):
             return os.path.realpath(path)
-        real = self._folders.get(folder)
-        if real is None:
-            real = self._folders[folder] = os.path.realpath(folder)
-        return os.path.join(real, name)
+        below = self._folders.get(folder)
+        if below is None:
+            below = self._folders[folder] = os.path.realpath(folder).rstrip(os.sep) + os.sep
+        return below + name
 
 
 def key_row(entry: AgentEntry, real: RealPaths | None = None) -> tuple[Any, ...]:

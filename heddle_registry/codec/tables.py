@@ -243,7 +243,7 @@ def _read_time(value: Any) -> Timestamp:
     if type(value) is not str:
         raise ValueError(f"must be an RFC 3339 time in a string, not {shown(value)}")
     try:
-        return Timestamp(value)
+        return Timestamp.read(value)
     except ValueError:
         raise ValueError(f"must be an RFC 3339 time, not {shown(value)}") from None
 

@@ -100,6 +100,14 @@ class Timestamp(Record):
         object.__setattr__(self, "sort_key", _sort_key(self.text))
 
     @classmethod
+    def read(cls, text: str) -> Self:
+        """Return what ``Timestamp(text)`` does; quicker, for whoever reads thousands.
+
+        :raises ValueError: the text is no timestamp.
+        """
+        return cls.vouched(text, _sort_key(text))
+
+    @classmethod
     def vouched(cls, text: str, sort_key: tuple[int, int]) -> Self:
         """Return the timestamp of a text whose sort key the caller knows to be this one."""
         timestamp = cls.__new__(cls)
