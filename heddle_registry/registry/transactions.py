@@ -128,6 +128,18 @@ class Transactions:
             self._gather(decision.subjects, facts)
         return Decision()
 
+    def _foresee(
+        self,
+        keys: Keys,
+        decide: Callable[[Loaded, Instant, Facts], Decision[T] | NeedFacts],
+        facts: Facts,
+    ) -> None:
+        # Gathers what the decision will ask for, before the lock is taken.
+        loaded, now = self.store.peek(keys)
+        decision = decide(loaded, now, facts)
+        if isinstance(decision, NeedFacts):
+            self._gather(decision.subjects, facts)
+
     def _transact(
         self,
         keys: Keys,
