@@ -112,7 +112,7 @@ def why_branch(registry: AgentRegistry, thread: str) -> BranchStory:
     if _may_be_held_by_another(standing):
         # Asks every process who has the lock open.
         standing = registry.standing_of(claim, loaded.entries.values(), now, details=True)
-    holder_id = claim.holder.session_id if claim.holder is not None else None
+    holder_id = claim.holder_id
     others = tuple(
         (entry, registry.verdict_on(entry, None, now))
         for entry in sorted(active, key=lambda entry: entry.started_at.sort_key)

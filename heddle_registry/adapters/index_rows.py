@@ -315,5 +315,4 @@ def claim_keys(claim: Claim | None) -> tuple[Any, ...] | None:
     if claim is None:
         return None
     # The holder by itself: a release leaves the same sessions, and is no renewal.
-    holder = claim.holder.session_id if claim.holder is not None else None
-    return (claim.thread, claim.path, holder, claim_sessions(claim))
+    return (claim.thread, claim.path, claim.holder_id, claim_sessions(claim))

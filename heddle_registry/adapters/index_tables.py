@@ -157,9 +157,8 @@ def put_claim_file(connection: sqlite3.Connection, file: RecordFile[Claim]) -> N
 
 def put_claim(connection: sqlite3.Connection, name: str, stamp: Stamp, claim: Claim) -> None:
     """Put a claim, and the sessions that it names."""
-    holder = claim.holder.session_id if claim.holder is not None else None
     connection.execute(
-        PUT_CLAIM, (name, *stamp, time.time_ns(), 1, 0, claim.thread, claim.path, holder)
+        PUT_CLAIM, (name, *stamp, time.time_ns(), 1, 0, claim.thread, claim.path, claim.holder_id)
     )
     connection.executemany(
         "INSERT OR REPLACE INTO claim_sessions VALUES (?, ?)",

@@ -214,6 +214,11 @@ class Claim(Record):
     schema: int = SCHEMA
     unknown: Mapping[str, Any] = attrs.field(factory=dict, hash=False, repr=False)
 
+    @property
+    def holder_id(self) -> str | None:
+        """The session id of the holder; None where nobody holds it."""
+        return self.holder.session_id if self.holder is not None else None
+
     def granted(self, holder: ClaimHolder, fence: int, path: str | None) -> Claim:
         """Return the claim with a new holder under a greater fence.
 

@@ -272,7 +272,7 @@ def judge_fence(
     not be renewed any more: its fence guards nothing.
     """
     claim = standing.claim
-    holder = claim.holder.session_id if claim.holder is not None else None
+    holder = claim.holder_id
     held = standing.state is ClaimState.HELD
     expired = standing.state is ClaimState.EXPIRED and not standing.verdict.is_dead
     untaken = expired and folder_taken_by is None

@@ -121,9 +121,8 @@ class Loaded(Record):
 
         Without its entry a claim looks like one whose holder another program removed.
         """
-        holder_id = claim.holder.session_id if claim.holder is not None else None
         for damage in self.damage:
-            if damage.session_id is not None and damage.session_id == holder_id:
+            if damage.session_id is not None and damage.session_id == claim.holder_id:
                 return damage.error
         return None
 
