@@ -290,7 +290,7 @@ def _records(store: DirectoryStore, host: Host, lock_timeout_s: float | None) ->
         finding = None
         if error is not None:
             finding = _claim(store, host, claim_file, error, entries, lock_timeout_s)
-        elif claim_file.record is not None and _holder(claim_file.record) not in unreadable:
+        elif claim_file.record is not None and claim_file.record.holder_id not in unreadable:
             finding = _lost(store, host, claim_file.record, entries)
         if finding is not None:
             damaged += 1
@@ -301,14 +301,13 @@ def _records(store: DirectoryStore, host: Host, lock_timeout_s: float | None) ->
 
 def _in_other_namespaces(host: Host, entries: dict[str, AgentEntry]) -> list[str]:
     here = host.observe(Subject(session_id="doctor"))
-    now = host.now()
     found = []
     for session_id, entry in entries.items():
         owner = entry.owner
         if owner is None or not entry.is_active or owner.boot_id != here.boot_id:
             continue
         if (owner.pid_ns and owner.pid_ns != here.pid_ns) or (
-            owner.time_ns and owner.time_ns != now.time_ns
+            owner.time_ns and owner.time_ns != here.time_ns
         ):
             found.append(session_id)
     return found
@@ -370,10 +369,6 @@ def _claim(
             fix = f"write the claim on {thread!r} anew, with fence {fence}"
             mending = partial(repair.rebuild_claim, store, host, file.name, lock_timeout_s)
     return Check(name="claims", status="bad", detail=error.message, fix=fix, repair=mending)
-
-
-def _holder(claim: Claim) -> str | None:
-    return claim.holder.session_id if claim.holder is not None else None
 
 
 def _lost(
