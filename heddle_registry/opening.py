@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,17 +13,12 @@ if TYPE_CHECKING:
     from heddle_registry.ports import Host, Store
 
 
-_here: Host | None = None
-
-
+@cache
 def local_host() -> Host:
     """Return this machine: one object for all, since it keeps nothing of its own."""
-    global _here  # noqa: PLW0603
-    if _here is None:
-        from heddle_registry.adapters.host import LocalHost
+    from heddle_registry.adapters.host import LocalHost
 
-        _here = LocalHost()
-    return _here
+    return LocalHost()
 
 
 def directory_store(
