@@ -51,6 +51,13 @@ class Layout:
         """Return the name of a thread's file in `claims`: threads may hold slashes."""
         return thread_hash(thread) + SUFFIX
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Every folder below the root that holds what we write."""
+        return (
+            self.agents, self.claims, self.live, self.wait, self.tmp, self.queries, self.quarantine,
+        )  # fmt: skip
+
     def refuse_links(self) -> None:
         """Refuse to change anything where a link stands in a folder's place.
 
@@ -60,9 +67,7 @@ class Layout:
 
         :raises StoreUnavailable: one of them is a link.
         """
-        for path in (
-            self.agents, self.claims, self.live, self.wait, self.tmp, self.queries, self.quarantine,
-        ):  # fmt: skip
+        for path in self.folders:
             if os.path.islink(path):
                 raise StoreUnavailable(
                     path,

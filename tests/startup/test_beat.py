@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from heddle_registry import beat as fast
 from heddle_registry.adapters.flock import DirectoryLock
 from heddle_registry.adapters.host import LocalHost
+from heddle_registry.adapters.layout import Layout
 from heddle_registry.beat import Reading
 from heddle_registry.codec import (
     claim_from_toml,
@@ -374,6 +375,11 @@ def test_a_claim_whose_ttl_passed_is_the_registrys_to_renew_or_to_refuse(heddle:
     held = [row["thread"] for row in heddle.json("list")["entries"]
             if row["claim"] and row["claim"]["state"] == "held"]  # fmt: skip
     assert held == ["two"]
+
+
+def test_it_looks_for_links_where_every_other_way_does(tmp_path):
+    folders = {os.path.join(tmp_path, *name.split("/")) for name in fast._FOLDERS}
+    assert folders == set(Layout(str(tmp_path)).folders)
 
 
 @pytest.mark.parametrize("name", fast._FOLDERS)
