@@ -21,6 +21,7 @@ import pickle
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -265,3 +266,16 @@ def flock_waiters(path: str | Path) -> list[int]:
         if fields[1] == "->" and fields[2] == "FLOCK" and fields[6].rpartition(":")[2] == inode:
             pids.append(int(fields[5]))
     return pids
+
+
+def notes_of_syncs(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Note from here on, of each ``fsync`` of this process, whether it was a folder's."""
+    real = os.fsync
+    synced: list[bool] = []
+
+    def fsync(fd: int) -> None:
+        synced.append(stat.S_ISDIR(os.fstat(fd).st_mode))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return synced

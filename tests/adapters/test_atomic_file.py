@@ -25,7 +25,13 @@ from heddle_registry.adapters.atomic_file import (
     sync_folder,
 )
 from heddle_registry.errors import OutcomeUnknown, StoreUnavailable
-from tests.process_helpers import as_nobody, in_fork, needs_other_user, public_folder
+from tests.process_helpers import (
+    as_nobody,
+    in_fork,
+    needs_other_user,
+    notes_of_syncs,
+    public_folder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -437,13 +443,7 @@ def test_an_interrupt_at_the_rename_is_let_through_and_leaves_nothing(
 def test_the_folder_is_synced_unless_the_caller_does_without(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, synced = os.fsync, []
-
-    def fsync(fd: int) -> None:
-        synced.append(stat.S_ISDIR(os.fstat(fd).st_mode))
-        real(fd)
-
-    monkeypatch.setattr(os, "fsync", fsync)
+    synced = notes_of_syncs(monkeypatch)
     replace(folder, b"one")
     replace(folder, b"two", durable_dir=False)
     assert synced == [False, True, False]
@@ -471,11 +471,7 @@ def test_a_folder_that_cannot_be_synced_is_named_where_no_file_is(
 def test_on_a_mac_a_file_is_synced_down_to_the_platter_where_the_disk_knows_how(
     folder: Path, monkeypatch: pytest.MonkeyPatch, code: int | None, falls_back: bool
 ) -> None:
-    real, synced, asked = os.fsync, [], []
-
-    def fsync(fd: int) -> None:
-        synced.append(stat.S_ISDIR(os.fstat(fd).st_mode))
-        real(fd)
+    asked = []
 
     def full_sync(fd: int, operation: int) -> None:
         asked.append(operation)
@@ -485,7 +481,7 @@ def test_on_a_mac_a_file_is_synced_down_to_the_platter_where_the_disk_knows_how(
     fcntl = pytest.importorskip("fcntl")
     monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
     monkeypatch.setattr(fcntl, "fcntl", full_sync)
-    monkeypatch.setattr(os, "fsync", fsync)
+    synced = notes_of_syncs(monkeypatch)
     monkeypatch.setattr(atomic_file, "sys", SimpleNamespace(platform="darwin"))
     replace(folder, b"new")
     assert asked == [51]

@@ -14,6 +14,7 @@ from heddle_registry.adapters.query_log import append_queries, cut_queries
 from heddle_registry.core.entry import ContextQueryEntry
 from heddle_registry.core.timestamp import Timestamp
 from heddle_registry.errors import OutcomeUnknown, StoreUnavailable
+from tests.process_helpers import notes_of_syncs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,13 +136,7 @@ def test_an_append_that_cannot_be_taken_back_either_has_an_unknown_outcome(
 def test_a_new_log_is_synced_with_its_folder_and_an_old_one_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, synced = os.fsync, []
-
-    def fsync(fd: int) -> None:
-        synced.append(stat.S_ISDIR(os.fstat(fd).st_mode))
-        real(fd)
-
-    monkeypatch.setattr(os, "fsync", fsync)
+    synced = notes_of_syncs(monkeypatch)
     append_queries(str(tmp_path), "agent-a", (query("one"),))
     append_queries(str(tmp_path), "agent-a", (query("two"),))
     assert synced == [False, True, False]

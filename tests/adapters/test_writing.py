@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from heddle_registry.core.transaction import (
 )
 from heddle_registry.errors import OutcomeUnknown, StoreUnavailable
 from heddle_registry.testing.fake_host import FakeHost
+from tests.process_helpers import notes_of_syncs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -237,13 +237,7 @@ def test_a_renewal_syncs_no_folder_and_any_other_claim_does(
     renewed = attrs.evolve(
         granted, holder=attrs.evolve(granted.holder, renewed_at=folder.host.now())
     )
-    real, synced = os.fsync, []
-
-    def fsync(fd: int) -> None:
-        synced.append(stat.S_ISDIR(os.fstat(fd).st_mode))
-        real(fd)
-
-    monkeypatch.setattr(os, "fsync", fsync)
+    synced = notes_of_syncs(monkeypatch)
     claims = folder.layout.claims
     before = os.stat(claims).st_mtime_ns
     folder.write(PutClaim(renewed))
