@@ -290,14 +290,11 @@ class FoundRecords:
         if rows is None:
             raise Moved
         threads = {row.name: row.thread for row in rows}
-        good: list[RecordFile[AgentEntry]] = []
-        tick_ns = self._index.tick_ns
-        resolve = self._folders.agents.resolve
-        for row in rows:
-            build = row.entry if row.is_plain and row.is_settled(tick_ns) else None
-            file = resolve(row.name, row.stamp, build)
-            if file is not None and (file.is_sound or self._sound(threads, file) is not None):
-                good.append(file)
+        good = [
+            file
+            for file in self._folders.agents.resolve(rows, self._index.tick_ns)
+            if file.is_sound or self._sound(threads, file) is not None
+        ]
         if not self._spoilt:  # or the next answer from memory would leave it out in silence
             self._index.keep(stamps, asked, good)
         return [file.record for file in good if file.record is not None]

@@ -29,6 +29,7 @@ from heddle_registry.adapters.index_tables import (
     file_values,
     mtime_of,
     new_stamp,
+    newest_first,
     open_database,
     put_claim,
     put_claim_file,
@@ -190,18 +191,19 @@ class Index:
         """
         if where == _NO_RECORD and self.kept(stamps, where) == []:
             return []
-        order = "started_s DESC, started_n DESC, session_id"
-        if most is not None:
-            order = f"ended_ns LIMIT {most}"
+        limit = f" ORDER BY ended_ns LIMIT {most}" if most is not None else ""
         rows = self._read(
             stamps,
-            f"SELECT * FROM entries WHERE {where} ORDER BY {order}",  # noqa: S608 (our own text)
+            f"SELECT * FROM entries WHERE {where}{limit}",  # noqa: S608 (our own text)
             arguments,
         )
         if rows is None:
             return None
-        if where == _NO_RECORD and not rows:
-            self.keep(stamps, where, [])
+        if where == _NO_RECORD:
+            if not rows:
+                self.keep(stamps, where, [])
+        elif most is None:
+            newest_first(rows)
         return [EntryRow(row) for row in rows]
 
     def claim_names(

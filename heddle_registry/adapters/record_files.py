@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from heddle_registry.adapters.atomic_file import UnreadableFile, read_with_stat
@@ -18,6 +19,30 @@ from heddle_registry.errors import RecordCorrupt, RegistryError, StoreUnavailabl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import Protocol
+
+    R_co = TypeVar("R_co", covariant=True)
+
+    class Row(Protocol[R_co]):
+        """What an index keeps of one file."""
+
+        @property
+        def name(self) -> str:
+            """The file's name."""
+
+        @property
+        def stamp(self) -> Stamp:
+            """The file's, when the row was made."""
+
+        def makes_record(self, tick_ns: int) -> bool:
+            """Return whether the row alone makes the record of the file as it is.
+
+            It does not where the file may have changed within ``tick_ns`` after it was read.
+            """
+
+        def record(self) -> R_co:
+            """Build the record."""
+
 
 R = TypeVar("R")
 Stamp = tuple[int, int, int, int]
@@ -149,58 +174,51 @@ class RecordFiles(Generic[R]):
             self._known[name] = file
         return file
 
-    def resolve(
-        self, name: str, stamp: Stamp, build: Callable[[], R] | None
-    ) -> RecordFile[R] | None:
-        """Return one file of which the index knows ``stamp`` and how to ``build`` its record.
+    def resolve(self, rows: Iterable[Row[R]], tick_ns: int) -> list[RecordFile[R]]:
+        """Return the files that the index has these rows of, as they are now; those gone left out.
 
-        It is read only where it is no longer that file; None when there is none.
+        A file is read only where it is no longer the one that its row was made from, or may have
+        changed within ``tick_ns`` after.
         """
-        path = self._below + name
-        try:
-            now = stamp_of(os.lstat(path))
-        except FileNotFoundError:
-            self._known.pop(name, None)
-            return None
-        except OSError as error:
-            raise self._closed(error) from error
-        known = self._known.get(name)
-        if known is not None and known.is_still(now, self.tick_ns):
-            return known
-        if build is None or now != stamp:
-            return self.one(name)
-        file: RecordFile[R] = RecordFile(name, path)
-        file.stamp = now
-        # The index vouches for it, whenever the file was last changed.
-        file.read_at_ns = now[3] + CLOCK_TICK_NS + 1
-        file.record = build()
-        file.is_sound = True  # or it would be no row that makes a record
-        self._known[name] = file
-        return file
+        found: list[RecordFile[R]] = []
+        keep, below, known_files = found.append, self._below, self._known
+        with self._states() as state_of:
+            for row in rows:
+                name = row.name
+                state = state_of(name)
+                if state is None:
+                    known_files.pop(name, None)
+                    continue
+                now = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+                known = known_files.get(name)
+                if known is not None and known.is_still(now, self.tick_ns):
+                    keep(known)
+                elif now == row.stamp and row.makes_record(tick_ns):
+                    file = known_files[name] = RecordFile(name, below + name)
+                    file.stamp = now
+                    # The index vouches for it, whenever the file was last changed.
+                    file.read_at_ns = now[3] + CLOCK_TICK_NS + 1
+                    file.record = row.record()
+                    file.is_sound = True  # or it would be no row that makes a record
+                    keep(file)
+                else:
+                    read = self.one(name)
+                    if read is not None:
+                        keep(read)
+        return found
 
     def verified(self, files: list[RecordFile[R]]) -> list[RecordFile[R]]:
         """Return these files as they are now: those that changed read again, those gone left out.
 
-        One ``stat`` a file, by descriptor of the folder: this is what a repeated listing costs.
+        One ``stat`` a file: this is what a repeated listing costs.
         """
         still: list[RecordFile[R]] = []
-        if os.stat not in os.supports_dir_fd:
-            return [file for file in map(self.one, [file.name for file in files]) if file]
-        try:
-            folder = os.open(self.folder, _FOLDER_FLAGS)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise self._closed(error) from error
-        tick_ns, lstat = self.tick_ns, os.stat
-        try:
+        tick_ns = self.tick_ns
+        with self._states() as state_of:
             for file in files:
-                try:
-                    state = lstat(file.name, dir_fd=folder, follow_symlinks=False)
-                except FileNotFoundError:
+                state = state_of(file.name)
+                if state is None:
                     continue
-                except OSError as error:
-                    raise self._closed(error) from error
                 stamp = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
                 if file.stamp == stamp and (not tick_ns or file.read_at_ns - stamp[3] > tick_ns):
                     still.append(file)
@@ -208,9 +226,32 @@ class RecordFiles(Generic[R]):
                 changed = self.one(file.name)
                 if changed is not None:
                     still.append(changed)
-        finally:
-            os.close(folder)
         return still
+
+    @contextmanager
+    def _states(self) -> Iterator[Callable[[str], os.stat_result | None]]:
+        # How to ask for the state of many files: by descriptor of the folder, half the price of a
+        # path each.
+        folder = None
+        try:
+            if os.stat in os.supports_dir_fd:
+                with suppress(FileNotFoundError):  # then no file of it is there either
+                    folder = os.open(self.folder, _FOLDER_FLAGS)
+            below = "" if folder is not None else self._below
+            lstat = os.stat
+
+            def state_of(name: str) -> os.stat_result | None:
+                try:
+                    return lstat(below + name, dir_fd=folder, follow_symlinks=False)
+                except FileNotFoundError:
+                    return None
+
+            yield state_of
+        except OSError as error:
+            raise self._closed(error) from error
+        finally:
+            if folder is not None:
+                os.close(folder)
 
     def remember(self, name: str, record: R) -> None:
         """Note what the caller, holding the store's lock, has just written under that name."""
@@ -244,35 +285,20 @@ class RecordFiles(Generic[R]):
 
         :raises StoreUnavailable: the folder cannot be read.
         """
+        found: dict[str, Stamp] = {}
         try:
-            return dict(self._stamps())
+            names = os.listdir(self.folder)
         except (FileNotFoundError, NotADirectoryError):
-            return {}
+            return found
         except OSError as error:
             # Taken for gone, every record would be forgotten for want of a descriptor.
             raise self._closed(error) from error
-
-    def _stamps(self) -> Iterator[tuple[str, Stamp]]:
-        # By descriptor of the folder: half the price of a path each.
-        folder = os.open(self.folder, _FOLDER_FLAGS) if os.stat in os.supports_dir_fd else None
-        try:
-            for name in os.listdir(self.folder if folder is None else folder):
-                if not name.endswith(SUFFIX) or name == SUFFIX:
-                    continue
-                try:
-                    if folder is None:
-                        state = os.lstat(self._below + name)
-                    else:
-                        state = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                yield (
-                    name,
-                    (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns),
-                )
-        finally:
-            if folder is not None:
-                os.close(folder)
+        with self._states() as state_of:
+            for name in toml_names(names):
+                state = state_of(name)
+                if state is not None:
+                    found[name] = stamp_of(state)
+        return found
 
     def _closed(self, error: OSError) -> StoreUnavailable:
         # Never "empty": whoever may not look must not conclude that nobody is there.

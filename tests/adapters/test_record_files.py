@@ -19,6 +19,8 @@ from tests.process_helpers import until
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from heddle_registry.adapters.record_files import Stamp
+
 
 class Folder:
     """A folder of files whose "record" is their text; `parsed` tells which were read."""
@@ -205,7 +207,7 @@ def test_where_descriptors_of_folders_are_not_to_be_had_the_answers_are_the_same
     real_stat, real_open = os.stat, os.open
 
     def stat_by_path(path: object, **named: object) -> os.stat_result:
-        assert "dir_fd" not in named
+        assert named.get("dir_fd") is None
         return real_stat(path, **named)
 
     def open_files(path: object, *given: int) -> int:
@@ -263,31 +265,42 @@ def test_a_file_is_settled_only_when_it_was_read_more_than_a_tick_after_its_last
     assert file.stem == "a"
 
 
+class KnownRow:
+    """What an index might know of one file."""
+
+    def __init__(self, name: str, stamp: Stamp, *, says_all: bool = True) -> None:
+        self.name = name
+        self.stamp = stamp
+        self.says_all = says_all
+        self.ticks: list[int] = []
+        self.built = 0
+
+    def makes_record(self, tick_ns: int) -> bool:
+        self.ticks.append(tick_ns)
+        return self.says_all
+
+    def record(self) -> str:
+        self.built += 1
+        return "from the index"
+
+
 def test_a_file_that_the_index_knows_is_built_from_it_and_any_other_read(folder: Folder) -> None:
     folder.put("a.toml", "one")
     stamp = folder.files.stamps()["a.toml"]
-    asked: list[str] = []
-
-    def build() -> str:
-        asked.append("asked")
-        return "from the index"
-
-    found = folder.files.resolve("a.toml", stamp, build)
-    assert found is not None
+    row = KnownRow("a.toml", stamp)
+    (found,) = folder.files.resolve([row], 7)
     assert (found.record, found.is_sound, found.stamp) == ("from the index", True, stamp)
-    assert (asked, folder.parsed) == (["asked"], [])
-    assert folder.files.resolve("a.toml", stamp, build) is found
-    assert asked == ["asked"], "it is known now"
+    assert (row.ticks, row.built, folder.parsed) == ([7], 1, [])
+    assert folder.files.resolve([row], 7) == [found]
+    assert row.built == 1, "it is known now"
     folder.files.forget_all()
-    read = folder.files.resolve("a.toml", stamp, None)
-    assert read is not None
+    (read,) = folder.files.resolve([KnownRow("a.toml", stamp, says_all=False)], 7)
     assert (read.record, read.is_sound) == ("one", False)
     folder.put("a.toml", "new")
-    changed = folder.files.resolve("a.toml", stamp, build)
-    assert changed is not None
-    assert (changed.record, asked) == ("new", ["asked"])
+    (changed,) = folder.files.resolve([row], 7)
+    assert (changed.record, row.built) == ("new", 1)
     (folder.path / "a.toml").unlink()
-    assert folder.files.resolve("a.toml", stamp, build) is None
+    assert folder.files.resolve([row], 7) == []
     assert folder.files.one("a.toml") is None
 
 
@@ -301,9 +314,11 @@ def test_a_file_of_which_nothing_can_be_learnt_is_an_error_and_not_missing(
     def refuse(path: object, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", path)
 
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", refuse)
+        with pytest.raises(StoreUnavailable, match="Permission denied"):
+            folder.files.resolve([KnownRow("a.toml", (0, 0, 0, 0))], 0)
     monkeypatch.setattr(os, "lstat", refuse)
-    with pytest.raises(StoreUnavailable, match="Permission denied"):
-        folder.files.resolve("a.toml", (0, 0, 0, 0), None)
     found = folder.files.one("a.toml")
     assert found is not None
     assert found.record == "one"
@@ -335,5 +350,5 @@ def test_no_look_at_a_folder_leaves_a_descriptor_open(folder: Folder) -> None:
         known = folder.files.stamps()
         folder.files.verified(folder.files.scan())
         folder.files.changed_since(known)
-        folder.files.resolve("a.toml", known["a.toml"], None)
+        folder.files.resolve([KnownRow("a.toml", known["a.toml"])], 0)
     assert len(os.listdir("/proc/self/fd")) == before
