@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -21,7 +20,7 @@ from heddle_registry.errors import RegistryError
 from heddle_registry.ports import is_same_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from heddle_registry.adapters.index import Index, Stamps
     from heddle_registry.adapters.index_tables import EntryRow
@@ -279,40 +278,42 @@ class FoundRecords:
         if stamps is None:
             raise Moved
         asked = (where, tuple(arguments), most)
+        files = self._folders.agents
         kept = self._index.kept(stamps, asked)
         if kept is not None:
-            found = self._folders.agents.verified(kept)
-            if all(file.is_sound for file in found):
-                return [file.record for file in found if file.record is not None]
-            threads = {file.name: file.record.thread for file in kept if file.record is not None}
-            return [entry for entry in map(partial(self._sound, threads), found) if entry]
-        rows = self._index.entry_rows(stamps, where, arguments, most)
-        if rows is None:
-            raise Moved
-        threads = {row.name: row.thread for row in rows}
-        good = [
-            file
-            for file in self._folders.agents.resolve(rows, self._index.tick_ns)
-            if file.is_sound or self._sound(threads, file) is not None
-        ]
-        if not self._spoilt:  # or the next answer from memory would leave it out in silence
-            self._index.keep(stamps, asked, good)
+            good = self._sound(files.verified(kept), ((f.name, f.record.thread) for f in kept))
+        else:
+            rows = self._index.entry_rows(stamps, where, arguments, most)
+            if rows is None:
+                raise Moved
+            found = files.resolve(rows, self._index.tick_ns)
+            good = self._sound(found, ((row.name, row.thread) for row in rows))
+            if not self._spoilt:  # or the next answer from memory would leave it out in silence
+                self._index.keep(stamps, asked, good)
         return [file.record for file in good if file.record is not None]
 
     def _sound(
-        self, threads: Mapping[str, str | None], file: RecordFile[AgentEntry]
-    ) -> AgentEntry | None:
+        self,
+        files: list[RecordFile[AgentEntry]],
+        threads: Iterable[tuple[str, str | None]],
+    ) -> list[RecordFile[AgentEntry]]:
         # A file that was a record when the index was made, and is none any more: the index still
         # knows which branch it speaks of, and a decision on that one must not go on without it.
-        error = entry_file_error(file)
-        if error is None:
-            file.is_sound = True
-            return file.record
-        damage = damage_of(file, error)
-        if damage.thread is None:
-            damage = attrs.evolve(damage, thread=threads.get(file.name), may_be_any=False)
-        self._spoilt[file.name] = damage
-        return None
+        if all(file.is_sound for file in files):
+            return files
+        thread_of = dict(threads)
+        good = []
+        for file in files:
+            error = None if file.is_sound else entry_file_error(file)
+            if error is None:
+                file.is_sound = True
+                good.append(file)
+                continue
+            damage = damage_of(file, error)
+            if damage.thread is None:
+                damage = attrs.evolve(damage, thread=thread_of.get(file.name), may_be_any=False)
+            self._spoilt[file.name] = damage
+        return good
 
     def _claims(self, where: str, arguments: Sequence[Any] = ()) -> list[Claim]:
         if self._stamps is None:

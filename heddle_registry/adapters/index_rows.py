@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,6 +64,11 @@ _own_of: Final = attrgetter(*_OWN)
 _owner_of: Final = attrgetter(*_OWNER)
 _NO_OWN: Final = (None,) * len(_OWN)
 _NO_OWNER: Final = (None,) * len(_OWNER)
+_KEYS: Final = len(KEY_COLUMNS)
+_SESSION: Final = FIELD_COLUMNS.index("session_id")
+_THREAD: Final = FIELD_COLUMNS.index("thread")
+_STATUS: Final = FIELD_COLUMNS.index("status")
+_STARTED: Final = FIELD_COLUMNS.index("started_at")
 _STATUSES: Final = {status.value: status for status in AgentStatus}
 
 
@@ -146,73 +151,81 @@ def _node_row(node: ActorChainNode) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def entry_from_row(row: Sequence[Any], started_s: int, started_n: int) -> AgentEntry:
-    """Return the entry in the values of `FIELD_COLUMNS` and the first two of `KEY_COLUMNS`."""
-    # Spelled out, by position and by name: a listing does this for every entry, and loops over
+def entry_from_row(row: Sequence[Any], at: int) -> AgentEntry:
+    """Return the entry in a row whose last values, from ``at``, are those of both lists above."""
+    fields = at + _KEYS
+    return AgentEntry.deferred(
+        session_id=row[fields + _SESSION],
+        thread=row[fields + _THREAD],
+        status=_STATUSES[row[fields + _STATUS]],
+        started_at=Timestamp.vouched(row[fields + _STARTED], (row[at], row[at + 1])),
+        rest=partial(_rest, row, fields),
+    )
+
+
+def _rest(row: Sequence[Any], fields: int) -> dict[str, Any]:
+    # Spelled out, by position and by name: a listing may do this for every entry, and loops over
     # names take twice as long.
     (
-        session_id, client_instance_id, native_actor_key, native_parent_actor_key,
-        native_instance_key, heddle_session_id, thread_id, thread, boot_id,
+        _, client_instance_id, native_actor_key, native_parent_actor_key,
+        native_instance_key, heddle_session_id, thread_id, _, boot_id,
         liveness_path, anchor_state, anchor_root, reservation_token, path, base_state,
         provider, model, harness, thinking_level, report_flush_state, attach_reason,
         task_assignment_id, winning_attach_rule, probe_source, attach_precedence,
-        pid, probe_confidence, status, heartbeat_at, last_progress_at, completed_at, started_at,
+        pid, probe_confidence, _, heartbeat_at, last_progress_at, completed_at, _,
         input_tokens, output_tokens, reasoning_tokens, tool_calls, cost_micros_usd,
         *own, more_text,
-    ) = row  # fmt: skip
+    ) = row[fields:]  # fmt: skip
     more = _decoded(more_text) if more_text is not None else {}
     queries: list[tuple[str, str | None, str]] = more.get("q", ())
     read = Timestamp.trusted
-    return AgentEntry(
-        session_id=session_id,
-        client_instance_id=client_instance_id,
-        native_actor_key=native_actor_key,
-        native_parent_actor_key=native_parent_actor_key,
-        native_instance_key=native_instance_key,
-        heddle_session_id=heddle_session_id,
-        thread_id=thread_id,
-        thread=thread,
-        pid=pid,
-        boot_id=boot_id,
-        liveness_path=liveness_path,
-        heartbeat_at=read(heartbeat_at) if heartbeat_at is not None else None,
-        anchor_state=anchor_state,
-        anchor_root=anchor_root,
-        reservation_token=reservation_token,
-        path=path,
-        base_state=base_state,
-        started_at=Timestamp.vouched(started_at, (started_s, started_n)),
-        provider=provider,
-        model=model,
-        harness=harness,
-        thinking_level=thinking_level,
-        usage_summary=AgentUsageSummary(
+    return {
+        "client_instance_id": client_instance_id,
+        "native_actor_key": native_actor_key,
+        "native_parent_actor_key": native_parent_actor_key,
+        "native_instance_key": native_instance_key,
+        "heddle_session_id": heddle_session_id,
+        "thread_id": thread_id,
+        "pid": pid,
+        "boot_id": boot_id,
+        "liveness_path": liveness_path,
+        "heartbeat_at": read(heartbeat_at) if heartbeat_at is not None else None,
+        "anchor_state": anchor_state,
+        "anchor_root": anchor_root,
+        "reservation_token": reservation_token,
+        "path": path,
+        "base_state": base_state,
+        "provider": provider,
+        "model": model,
+        "harness": harness,
+        "thinking_level": thinking_level,
+        "usage_summary": AgentUsageSummary(
             input_tokens=input_tokens,
             output_tokens=output_tokens,
             reasoning_tokens=reasoning_tokens,
             tool_calls=tool_calls,
             cost_micros_usd=cost_micros_usd,
         ),
-        last_progress_at=read(last_progress_at) if last_progress_at is not None else None,
-        report_flush_state=report_flush_state,
-        attach_reason=attach_reason,
-        task_assignment_id=task_assignment_id,
-        attach_precedence=(
+        "last_progress_at": read(last_progress_at) if last_progress_at is not None else None,
+        "report_flush_state": report_flush_state,
+        "attach_reason": attach_reason,
+        "task_assignment_id": task_assignment_id,
+        "attach_precedence": (
             tuple(attach_precedence.split("\n")) if attach_precedence is not None else ()
         ),
-        winning_attach_rule=winning_attach_rule,
-        probe_source=probe_source,
-        probe_confidence=probe_confidence,
-        status=_STATUSES[status],
-        completed_at=read(completed_at) if completed_at is not None else None,
-        context_queries=tuple(
+        "winning_attach_rule": winning_attach_rule,
+        "probe_source": probe_source,
+        "probe_confidence": probe_confidence,
+        "completed_at": read(completed_at) if completed_at is not None else None,
+        "context_queries": tuple(
             [
                 ContextQueryEntry(path=asked, scope=scope, queried_at=read(queried_at))
                 for asked, scope, queried_at in queries
             ]
         ),
-        extension=_extension(own, more) if own[0] is not None else None,
-    )
+        "extension": _extension(own, more) if own[0] is not None else None,
+        "unknown": {},  # or it would be no row
+    }
 
 
 @cache

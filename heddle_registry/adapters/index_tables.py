@@ -20,7 +20,6 @@ from heddle_registry.adapters.index_rows import (
 from heddle_registry.adapters.record_files import CLOCK_TICK_NS, stamp_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
 
     from heddle_registry.adapters.index_rows import RealPaths
     from heddle_registry.adapters.record_files import RecordFile, Stamp
@@ -40,7 +39,8 @@ _FILE_COLUMNS: Final = (
     "is_plain",
 )
 _ENTRY_COLUMNS: Final = (*_FILE_COLUMNS, *KEY_COLUMNS, *FIELD_COLUMNS)
-AT_FIELDS: Final = len(_FILE_COLUMNS) + len(KEY_COLUMNS)
+_AT_KEYS: Final = len(_FILE_COLUMNS)
+_AT_FIELDS: Final = _AT_KEYS + len(KEY_COLUMNS)
 TABLES: Final = f"""
 CREATE TABLE meta (boot TEXT, agents INTEGER, claims INTEGER, tick INTEGER);
 CREATE TABLE entries ({", ".join(_ENTRY_COLUMNS)}, PRIMARY KEY (name)) WITHOUT ROWID;
@@ -69,9 +69,9 @@ PUT_ENTRY: Final = f"INSERT OR REPLACE INTO entries VALUES ({', '.join('?' * len
 PUT_CLAIM: Final = f"INSERT OR REPLACE INTO claims VALUES ({', '.join('?' * 11)})"  # noqa: S608
 _NO_FIELDS: Final = (None,) * (len(KEY_COLUMNS) + len(FIELD_COLUMNS))
 _NO_VALUES: Final = (None,) * len(FIELD_COLUMNS)
-_AT_THREAD: Final = FIELD_COLUMNS.index("thread")
-_AT_STARTED: Final = AT_FIELDS - len(KEY_COLUMNS) + KEY_COLUMNS.index("started_s")
-_AT_SESSION: Final = AT_FIELDS + FIELD_COLUMNS.index("session_id")
+_AT_STARTED: Final = _AT_KEYS + KEY_COLUMNS.index("started_s")
+_AT_THREAD: Final = _AT_FIELDS + FIELD_COLUMNS.index("thread")
+_AT_SESSION: Final = _AT_FIELDS + FIELD_COLUMNS.index("session_id")
 
 
 class EntryRow:
@@ -79,15 +79,15 @@ class EntryRow:
 
     __slots__ = ("_values", "name", "stamp")
 
-    def __init__(self, values: Sequence[Any]) -> None:
+    def __init__(self, values: tuple[Any, ...]) -> None:
         self.name: str = values[0]
-        self.stamp: Stamp = tuple(values[1:5])
+        self.stamp: Stamp = values[1:5]
         self._values = values
 
     @property
     def thread(self) -> str | None:
         """The entry's thread, as the row knows it."""
-        thread: str | None = self._values[AT_FIELDS + _AT_THREAD]
+        thread: str | None = self._values[_AT_THREAD]
         return thread
 
     def is_settled(self, tick_ns: int) -> bool:
@@ -100,8 +100,7 @@ class EntryRow:
 
     def record(self) -> AgentEntry:
         """Build the entry."""
-        values = self._values
-        return entry_from_row(values[AT_FIELDS:], values[_AT_STARTED], values[_AT_STARTED + 1])
+        return entry_from_row(self._values, _AT_KEYS)
 
 
 def newest_first(rows: list[tuple[Any, ...]]) -> None:

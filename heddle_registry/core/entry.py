@@ -14,7 +14,7 @@ from heddle_registry.core.timestamp import Timestamp
 from heddle_registry.errors import RegistryError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from heddle_registry.core.token import TokenHash
 
@@ -90,8 +90,13 @@ class EntryExtension(Record):
     unknown: Mapping[str, Any] = attrs.field(factory=dict, hash=False, repr=False)
 
 
+class _Deferred:
+    # Where an entry keeps how to learn its other fields; attrs makes no field of it.
+    __slots__ = ("_rest",)
+
+
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class AgentEntry(Record):
+class AgentEntry(Record, _Deferred):
     """One agent session: active, or ended and kept for seven days.
 
     The fields up to ``context_queries`` are the original's, in its order. ``extension`` is None
@@ -138,6 +143,41 @@ class AgentEntry(Record):
     context_queries: tuple[ContextQueryEntry, ...] = ()
     extension: EntryExtension | None = None
     unknown: Mapping[str, Any] = attrs.field(factory=dict, hash=False, repr=False)
+
+    @classmethod
+    def deferred(
+        cls,
+        *,
+        session_id: str,
+        thread: str,
+        status: AgentStatus,
+        started_at: Timestamp,
+        rest: Callable[[], Mapping[str, Any]],
+    ) -> AgentEntry:
+        """Return an entry whose other fields are asked for when the first of them is looked at.
+
+        Of thousands that a listing finds, most are looked at by these four alone. ``rest`` returns
+        all the others, and the same ones whenever it is called: several OS threads may ask at once.
+        """
+        entry = cls.__new__(cls)
+        put = object.__setattr__
+        put(entry, "session_id", session_id)
+        put(entry, "thread", thread)
+        put(entry, "status", status)
+        put(entry, "started_at", started_at)
+        put(entry, "_rest", rest)
+        return entry
+
+    if not TYPE_CHECKING:  # or every misspelt name would be one of an entry's
+
+        def __getattr__(self, name: str) -> Any:
+            # Called only for what is not there.
+            rest = object.__getattribute__(self, "_rest")() if name in _FIELDS else {}
+            if name not in rest:
+                raise AttributeError(f"an AgentEntry has no {name!r}")
+            for field, value in rest.items():
+                object.__setattr__(self, field, value)
+            return rest[name]
 
     @property
     def is_active(self) -> bool:
@@ -189,6 +229,7 @@ class AgentEntry(Record):
         )
 
 
+_FIELDS: Final = frozenset(attrs.fields_dict(AgentEntry))
 _TEXTS: Final = (
     "client_instance_id", "native_actor_key", "native_parent_actor_key", "native_instance_key",
     "heddle_session_id", "thread_id", "boot_id", "liveness_path", "anchor_state", "anchor_root",

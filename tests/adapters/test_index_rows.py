@@ -41,10 +41,9 @@ PLAIN = AgentEntry(
 
 
 def again(entry: AgentEntry) -> AgentEntry:
-    keys = dict(zip(KEY_COLUMNS, key_row(entry), strict=True))
-    row = entry_row(entry)
-    assert len(row) == len(FIELD_COLUMNS)
-    made = entry_from_row(row, keys["started_s"], keys["started_n"])
+    keys, fields = key_row(entry), entry_row(entry)
+    assert (len(keys), len(fields)) == (len(KEY_COLUMNS), len(FIELD_COLUMNS))
+    made = entry_from_row(("of the file", *keys, *fields), 1)
     assert made.started_at.sort_key == entry.started_at.sort_key
     return made
 

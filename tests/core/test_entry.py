@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import attrs
 import pytest
 
@@ -171,3 +174,58 @@ def test_a_chain_node_keeps_the_keys_and_the_status():
     node = entry.chain_node()
     assert (node.native_parent_actor_key, node.status) == ("above", AgentStatus.ACTIVE)
     assert entry.is_active
+
+
+class Rest:
+    """The fields of an entry but for four, and how often they were asked for."""
+
+    def __init__(self, entry: AgentEntry) -> None:
+        told = ("session_id", "thread", "status", "started_at")
+        self.told = {name: getattr(entry, name) for name in told}
+        fields = (field.name for field in attrs.fields(AgentEntry))
+        self.others = {name: getattr(entry, name) for name in fields if name not in told}
+        self.asked = 0
+
+    def __call__(self) -> dict[str, object]:
+        self.asked += 1
+        return self.others
+
+    def entry(self) -> AgentEntry:
+        return AgentEntry.deferred(**self.told, rest=self)
+
+
+def test_an_entry_of_which_four_fields_are_told_asks_once_for_the_others():
+    whole = present("a", ALICE)
+    rest = Rest(whole)
+    entry = rest.entry()
+    assert (entry.session_id, entry.thread) == (whole.session_id, whole.thread)
+    assert entry.is_active
+    assert entry.started_at == whole.started_at
+    assert rest.asked == 0
+    assert entry.owner == whole.owner
+    assert entry.base_state == whole.base_state
+    assert rest.asked == 1
+    assert (entry, hash(entry), repr(entry)) == (whole, hash(whole), repr(whole))
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        copy.copy,
+        copy.deepcopy,
+        lambda entry: pickle.loads(pickle.dumps(entry)),
+        lambda entry: attrs.evolve(entry, model=entry.model),
+        lambda entry: AgentEntry(**attrs.asdict(entry, recurse=False)),
+    ],
+)
+def test_an_entry_that_asked_for_nothing_yet_is_copied_whole(again):
+    whole = present("a", ALICE)
+    assert again(Rest(whole).entry()) == whole
+
+
+def test_an_entry_has_no_other_fields_than_its_own_and_cannot_be_changed():
+    for entry in (new_entry(), Rest(new_entry()).entry()):
+        with pytest.raises(AttributeError, match="misspelt"):
+            _ = entry.misspelt
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            entry.model = "another"

@@ -120,10 +120,13 @@ def _stamped_regardless(patch: pytest.MonkeyPatch) -> None:
 
 
 def _rows_unverified(patch: pytest.MonkeyPatch) -> None:
-    def resolve(self: RecordFiles[Any], name: str, stamp: Any, build: Any) -> Any:
-        file: RecordFile[Any] = RecordFile(name, os.path.join(self.folder, name))
-        file.stamp, file.record = stamp, build() if build else None
-        return file if build else self.one(name)
+    def resolve(self: RecordFiles[Any], rows: Any, _tick_ns: int) -> list[RecordFile[Any]]:
+        found = []
+        for row in rows:
+            file: RecordFile[Any] = RecordFile(row.name, os.path.join(self.folder, row.name))
+            file.stamp, file.record = row.stamp, row.record()
+            found.append(file)
+        return found
 
     patch.setattr(RecordFiles, "resolve", resolve)
     patch.setattr(EntryRow, "is_settled", lambda *_: True)
