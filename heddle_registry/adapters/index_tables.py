@@ -20,7 +20,6 @@ from heddle_registry.adapters.index_rows import (
 from heddle_registry.adapters.record_files import CLOCK_TICK_NS, stamp_of
 
 if TYPE_CHECKING:
-
     from heddle_registry.adapters.index_rows import RealPaths
     from heddle_registry.adapters.record_files import RecordFile, Stamp
     from heddle_registry.core.claim import Claim
@@ -90,13 +89,13 @@ class EntryRow:
         thread: str | None = self._values[_AT_THREAD]
         return thread
 
-    def is_settled(self, tick_ns: int) -> bool:
-        """Return whether the file cannot have changed unseen right after the row was made."""
-        return tick_ns == 0 or self._values[5] - self._values[4] > tick_ns
-
     def makes_record(self, tick_ns: int) -> bool:
-        """Return whether the row alone makes the entry, as it is in the file."""
-        return bool(self._values[7]) and self.is_settled(tick_ns)
+        """Return whether the row alone makes the entry, as it is in the file.
+
+        A file that changed within ``tick_ns`` before it was read may have changed again unseen.
+        """
+        values = self._values
+        return bool(values[7]) and (tick_ns == 0 or values[5] - values[4] > tick_ns)
 
     def record(self) -> AgentEntry:
         """Build the entry."""

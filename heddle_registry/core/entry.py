@@ -152,12 +152,13 @@ class AgentEntry(Record, _Deferred):
         thread: str,
         status: AgentStatus,
         started_at: Timestamp,
-        rest: Callable[[], Mapping[str, Any]],
+        rest: Callable[[str], Mapping[str, Any]],
     ) -> AgentEntry:
-        """Return an entry whose other fields are asked for when the first of them is looked at.
+        """Return an entry whose other fields are asked for when they are looked at.
 
-        Of thousands that a listing finds, most are looked at by these four alone. ``rest`` returns
-        all the others, and the same ones whenever it is called: several OS threads may ask at once.
+        Of thousands that a listing finds, most are looked at by few fields. ``rest`` is asked for
+        one and returns it, with others if they cost no more; whatever it returns for a field is the
+        same each time, for several OS threads may ask at once.
         """
         entry = cls.__new__(cls)
         put = object.__setattr__
@@ -172,12 +173,13 @@ class AgentEntry(Record, _Deferred):
 
         def __getattr__(self, name: str) -> Any:
             # Called only for what is not there.
-            rest = object.__getattribute__(self, "_rest")() if name in _FIELDS else {}
-            if name not in rest:
+            if name not in _FIELDS:
                 raise AttributeError(f"an AgentEntry has no {name!r}")
-            for field, value in rest.items():
-                object.__setattr__(self, field, value)
-            return rest[name]
+            found = object.__getattribute__(self, "_rest")(name)
+            put = object.__setattr__
+            for field in found:
+                put(self, field, found[field])
+            return found[name]
 
     @property
     def is_active(self) -> bool:

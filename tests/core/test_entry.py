@@ -177,35 +177,39 @@ def test_a_chain_node_keeps_the_keys_and_the_status():
 
 
 class Rest:
-    """The fields of an entry but for four, and how often they were asked for."""
+    """The fields of an entry but for four, and which of them were asked for."""
 
     def __init__(self, entry: AgentEntry) -> None:
         told = ("session_id", "thread", "status", "started_at")
         self.told = {name: getattr(entry, name) for name in told}
         fields = (field.name for field in attrs.fields(AgentEntry))
         self.others = {name: getattr(entry, name) for name in fields if name not in told}
-        self.asked = 0
+        self.asked: list[str] = []
 
-    def __call__(self) -> dict[str, object]:
-        self.asked += 1
-        return self.others
+    def __call__(self, name: str) -> dict[str, object]:
+        self.asked.append(name)
+        if name in ("model", "harness"):
+            return {"model": self.others["model"], "harness": self.others["harness"]}
+        return {name: self.others[name]}
 
     def entry(self) -> AgentEntry:
         return AgentEntry.deferred(**self.told, rest=self)
 
 
-def test_an_entry_of_which_four_fields_are_told_asks_once_for_the_others():
-    whole = present("a", ALICE)
+def test_an_entry_of_which_four_fields_are_told_asks_once_for_each_other():
+    whole = present("a", ALICE, harness="codex", model="m-1")
     rest = Rest(whole)
     entry = rest.entry()
     assert (entry.session_id, entry.thread) == (whole.session_id, whole.thread)
     assert entry.is_active
     assert entry.started_at == whole.started_at
-    assert rest.asked == 0
-    assert entry.owner == whole.owner
-    assert entry.base_state == whole.base_state
-    assert rest.asked == 1
+    assert rest.asked == []
+    assert (entry.owner, entry.pid) == (whole.owner, whole.pid)
+    assert (entry.model, entry.harness) == ("m-1", "codex")
+    assert (entry.owner, entry.model) == (whole.owner, "m-1")
+    assert sorted(rest.asked) == ["boot_id", "extension", "model", "pid"]
     assert (entry, hash(entry), repr(entry)) == (whole, hash(whole), repr(whole))
+    assert len(rest.asked) == len(set(rest.asked))
 
 
 @pytest.mark.parametrize(

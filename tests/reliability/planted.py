@@ -21,7 +21,6 @@ from heddle_registry.adapters import (
     writing,
 )
 from heddle_registry.adapters.index import Index
-from heddle_registry.adapters.index_tables import EntryRow
 from heddle_registry.adapters.layout import Layout
 from heddle_registry.adapters.record_files import RecordFile, RecordFiles
 from heddle_registry.core import evidence, release, renew, reserve, standing
@@ -129,7 +128,6 @@ def _rows_unverified(patch: pytest.MonkeyPatch) -> None:
         return found
 
     patch.setattr(RecordFiles, "resolve", resolve)
-    patch.setattr(EntryRow, "is_settled", lambda *_: True)
 
 
 def _wall_clock(self: Instant, earlier: Instant) -> tuple[float, bool]:
