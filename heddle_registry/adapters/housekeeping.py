@@ -54,8 +54,9 @@ def tidy(
         return tuple(_below(layout, path) for path in found)
     removed = []
     with store.lock().held(lock_timeout_s):
-        # Looked at again: the writer of a temp file may just have been at work.
-        for path in leftovers(layout):
+        # Looked at again: the writer of a temp file may just have been at work. And all of it
+        # before anything goes: what cannot be read fails with nothing changed.
+        for path in tuple(leftovers(layout)):
             try:
                 os.unlink(path)
             except OSError:

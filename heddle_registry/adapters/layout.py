@@ -108,11 +108,13 @@ class Layout:
     def _make(self, path: str) -> None:
         parent = os.path.dirname(path)
         try:
-            os.makedirs(parent, exist_ok=True)
+            if not os.path.isdir(parent):
+                self._make(parent)
             os.mkdir(path)
-            if path != self.root:
+            if len(path) > len(self.root):
                 # Whatever the umask: a shared registry stays shared, a private one private.
                 os.chmod(path, os.stat(parent).st_mode & 0o7777)
+            _sync_name(path)
         except FileExistsError:
             if not os.path.isdir(path):
                 raise StoreUnavailable(path, "something that is no folder is in the way") from None
@@ -123,6 +125,23 @@ class Layout:
                 "Choose another place with --heddle-dir, or ask who owns the folder",
                 errno=error.errno,
             ) from error
+
+
+def _sync_name(folder: str) -> None:
+    # A power loss that took the folder would take every record that was made durable in it.
+    from heddle_registry.adapters.atomic_file import sync_folder
+    from heddle_registry.errors import OutcomeUnknown
+
+    try:
+        sync_folder(os.path.dirname(folder))
+    except OutcomeUnknown as error:
+        cause = error.__cause__
+        if isinstance(cause, PermissionError):
+            return  # one that may be written and not read cannot be synced
+        os.rmdir(folder)
+        if isinstance(cause, OSError):
+            raise cause from None
+        raise
 
 
 def thread_hash(thread: str) -> str:

@@ -6,10 +6,12 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from heddle_registry.adapters.atomic_file import replace_file, sync_folder
-from heddle_registry.adapters.housekeeping import tidy
+from heddle_registry.adapters.atomic_file import replace_file
+from heddle_registry.adapters.housekeeping import leftovers, tidy
 from heddle_registry.adapters.layout import SUFFIX, thread_hash
+from heddle_registry.adapters.moving import kept_name, move, name_again, put_aside
 from heddle_registry.adapters.os_faults import unavailable
+from heddle_registry.adapters.record_files import shown_path
 from heddle_registry.adapters.snapshot import Folders, claim_file_error, entry_file_error
 from heddle_registry.codec.salvage import remains_of_claim
 from heddle_registry.core.evidence import judge
@@ -19,7 +21,7 @@ from heddle_registry.core.transaction import Decision, Keys, PutClaim, PutEntry
 from heddle_registry.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from heddle_registry.adapters.directory import DirectoryStore
     from heddle_registry.adapters.layout import Layout
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
     from heddle_registry.errors import RegistryError
     from heddle_registry.ports import Host
 
+_MOST_NAMED: Final = 5
 NOTHING_LEFT: Final = "nothing is wrong with it any more"
-_MOST_NAME: Final = 200
 
 
 def close_to_others(path: str) -> str:
@@ -42,15 +44,24 @@ def close_to_others(path: str) -> str:
         state = os.lstat(path)
         if stat.S_ISLNK(state.st_mode):
             return NOTHING_LEFT
-        os.chmod(path, stat.S_IMODE(state.st_mode) & ~stat.S_IWOTH)
+        mode = stat.S_IMODE(state.st_mode) & ~stat.S_IWOTH
+        os.chmod(path, mode)
     except OSError as error:
         raise unavailable(path, error, "change its permissions") from error
-    return f"its mode is {stat.S_IMODE(os.lstat(path).st_mode):04o} now"
+    return f"its mode is {mode:04o} now"
 
 
 def remove_leftovers(store: DirectoryStore, lock_timeout_s: float | None) -> str:
-    """Remove what `tidy` removes."""
-    return f"removed {len(tidy(store, lock_timeout_s))}"
+    """Remove what `tidy` removes, and say what would not go."""
+    removed = tidy(store, lock_timeout_s)
+    left = [os.path.relpath(path, store.layout.root) for path in leftovers(store.layout)]
+    return f"removed {len(removed)}" + (f"; left: {named(left)}" if left else "")
+
+
+def named(names: Sequence[str]) -> str:
+    """Return a few names for people, and how many more there are."""
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(shown_path(name) for name in names[:_MOST_NAMED]) + more
 
 
 def name_by_content(layout: Layout, file: RecordFile[AgentEntry]) -> str | None:
@@ -58,7 +69,14 @@ def name_by_content(layout: Layout, file: RecordFile[AgentEntry]) -> str | None:
     if file.record is None or not is_session_id(file.record.session_id):
         return None
     name = file.record.session_id + SUFFIX
-    is_free = not os.path.lexists(os.path.join(layout.agents, name))
+    try:
+        # A second name of the same file is what an earlier repair left that was killed.
+        there = os.lstat(os.path.join(layout.agents, name)).st_ino
+        is_free = file.stamp is not None and there == file.stamp[0]
+    except FileNotFoundError:
+        is_free = True
+    except OSError:
+        return None
     return name if is_free and name != file.name else None
 
 
@@ -73,7 +91,7 @@ def rename_entry(
             return NOTHING_LEFT
         if name_by_content(layout, file) != new_name:
             raise StoreUnavailable(file.path, "it changed meanwhile", "Look again")
-        _move(layout.agents, name, layout.agents, new_name)
+        move(layout.agents, name, layout.agents, new_name)
     return f"it is agents/{new_name} now"
 
 
@@ -89,9 +107,8 @@ def quarantine_entry(store: DirectoryStore, name: str, lock_timeout_s: float | N
         if error is None:
             return NOTHING_LEFT
         _refuse_unread(error)
-        layout.make_folder(layout.quarantine)
-        kept = _kept_name(name)
-        _move(layout.agents, name, layout.quarantine, kept)
+        kept = kept_name(name)
+        put_aside(layout, layout.agents, name, kept)
     return f"it is agents/.quarantine/{kept} now"
 
 
@@ -99,22 +116,6 @@ def _refuse_unread(error: RegistryError) -> None:
     # What cannot be read just now may be sound, and may hold the fence that is above all others.
     if isinstance(error, StoreUnavailable):
         raise error
-
-
-def _kept_name(name: str) -> str:
-    shorter = name if len(os.fsencode(name)) <= _MOST_NAME else name[: _MOST_NAME // 4]
-    return f"{shorter}.{os.urandom(4).hex()}"
-
-
-def _move(folder: str, name: str, to_folder: str, new_name: str) -> None:
-    path = os.path.join(folder, name)
-    try:
-        os.rename(path, os.path.join(to_folder, new_name))
-    except OSError as error:
-        raise unavailable(path, error, "move it") from error
-    sync_folder(to_folder, changed=path)
-    if folder != to_folder:
-        sync_folder(folder, changed=path)
 
 
 def thread_of_claim(file: RecordFile[Claim], entries: Iterable[AgentEntry]) -> str | None:
@@ -165,32 +166,30 @@ def rebuild_claim(
             lambda subject: judge(subject, store.observe(host, subject)),
             host.now(),
         )
-        _put_aside(layout, file)
+        _keep(layout, file)
         _write(store, found)
     holder = found.claim.holder
     who = f"{holder.session_id} still holds it" if holder is not None else "nobody holds it"
     return f"the claim on {thread!r} has fence {found.claim.fence} now; {who}"
 
 
-def _put_aside(layout: Layout, file: RecordFile[Claim]) -> None:
+def _keep(layout: Layout, file: RecordFile[Claim]) -> None:
     path = os.path.join(layout.claims, file.name)
-    kept = _kept_name(f"claim-{file.name}")
-    layout.make_folder(layout.quarantine)
+    kept = kept_name(f"claim-{file.name}")
     try:
         is_file = stat.S_ISREG(os.lstat(path).st_mode)
     except OSError as error:
         raise unavailable(path, error, "look at it") from error
     if not is_file:
         # A link or a folder in its place could not be replaced.
-        _move(layout.claims, file.name, layout.quarantine, _kept_name(file.name))
+        put_aside(layout, layout.claims, file.name, kept)
         return
-    try:
-        # A second name for it: `_write` replaces the first in one step, and never is there none.
-        os.link(path, os.path.join(layout.quarantine, kept))
-    except OSError as error:
+    layout.make_folder(layout.quarantine)
+    # `_write` replaces its first name in one step, and never is there no claim.
+    if not name_again(path, os.path.join(layout.quarantine, kept)):
         if file.data is None:
-            raise unavailable(path, error, "keep a copy of it") from error
-        # Not every file system has second names.
+            put_aside(layout, layout.claims, file.name, kept)
+            return
         replace_file(layout.quarantine, kept, file.data, tmp_dir=layout.tmp)
 
 

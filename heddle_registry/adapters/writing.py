@@ -194,10 +194,11 @@ class Writer:
                 state = os.lstat(path)
                 age_s = time.time() - state.st_mtime
                 if stat.S_ISREG(state.st_mode) and age_s > QUARANTINE_AFTER_S:
-                    self._layout.make_folder(self._layout.quarantine)
-                    kept = f"{name}.{os.urandom(4).hex()}"
-                    os.rename(path, os.path.join(self._layout.quarantine, kept))
-                    self._entries[name] = None
+                    from heddle_registry.adapters.moving import kept_name, put_aside
+
+                    put_aside(self._layout, self._layout.agents, name, kept_name(name))
+            if not os.path.lexists(path):
+                self._entries[name] = None
 
     def _entry_path(self, session_id: str) -> str:
         return os.path.join(self._layout.agents, self._layout.entry_name(session_id))

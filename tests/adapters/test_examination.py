@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from heddle_registry import AgentRegistry
+from heddle_registry.adapters import examination
 from tests.process_helpers import NOBODY, as_nobody, needs_other_user, public_folder
 
 if TYPE_CHECKING:
@@ -72,30 +74,6 @@ def test_a_lock_that_is_no_file_is_bad(registry: AgentRegistry, tmp_path: Path) 
     assert findings(registry)["lock"].status == "bad"
 
 
-def test_a_lost_claim_is_named_with_what_would_free_it(
-    registry: AgentRegistry, tmp_path: Path
-) -> None:
-    with registry.reserve("main") as claim:
-        path = tmp_path / ".heddle" / "agents" / f"{claim.session_id}.toml"
-        kept = path.read_bytes()
-        path.unlink()  # as a program does that knows no claims
-        found = findings(registry)["claims"]
-        assert found.status == "warn"
-        assert claim.session_id in found.detail
-        assert "--force" in found.fix
-        path.write_bytes(kept)
-
-
-def test_a_young_file_that_is_no_toml_may_still_be_written_by_somebody(
-    registry: AgentRegistry, tmp_path: Path
-) -> None:
-    path = tmp_path / ".heddle" / "agents" / "half.toml"
-    path.write_text("session_id = ")
-    assert findings(registry)["entries"].repair is None
-    os.utime(path, (1, 1))
-    assert findings(registry)["entries"].repair is not None
-
-
 @needs_other_user
 def test_an_index_that_only_another_user_can_keep_is_told(
     registry: AgentRegistry, tmp_path: Path
@@ -112,3 +90,46 @@ def test_an_index_that_only_another_user_can_keep_is_told(
         told = as_nobody(lambda: [c.detail for c in other.store.examine(other.host)])
     assert any("only the folder's owner can keep it" in detail for detail in told)
     assert any("belongs to user 65533, and you are user 65534" in detail for detail in told)
+
+
+@needs_other_user
+def test_a_registry_that_may_not_be_entered_is_not_called_absent(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    with public_folder() as public:
+        shutil.copytree(tmp_path / ".heddle", public / "registry")
+        (public / "registry").chmod(0o700)
+        other = AgentRegistry(public / "registry")
+        told = as_nobody(lambda: [(c.status, c.detail, c.fix) for c in findings(other).values()])
+    [(status, detail, fix)] = told
+    assert status == "bad"
+    assert "no permission" in detail
+    assert "belongs to" in fix
+
+
+def test_a_check_that_cannot_be_made_is_told_and_costs_no_other(
+    registry: AgentRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(examination, "filesystem_of", fail)
+    (check,) = findings(registry).values()
+    assert (check.name, check.status) == ("file system", "bad")
+    assert "input/output error" in check.detail
+
+
+def test_a_quarantine_that_may_not_be_read_is_not_called_empty(
+    registry: AgentRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = os.listdir
+
+    def listdir(path: str) -> list[str]:
+        if str(path).endswith(".quarantine"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return listing(path)
+
+    (tmp_path / ".heddle" / "agents" / ".quarantine").mkdir()
+    monkeypatch.setattr(os, "listdir", listdir)
+    check = findings(registry)["quarantine"]
+    assert (check.status, "no permission" in check.detail) == ("bad", True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ import pytest
 
 from heddle_registry import AgentRegistry
 from heddle_registry.adapters.liveness_file import hold_liveness
+from heddle_registry.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,3 +78,28 @@ def test_the_lock_of_a_lost_claim_stays_because_it_proves_the_holders_death(
     path.write_text("not toml")
     registry.store.tidy()
     assert live.exists()
+
+
+def test_nothing_goes_where_the_claims_cannot_be_read(
+    registry: AgentRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / ".heddle"
+    with registry.reserve("main"):
+        pass
+    junk = [root / "agents" / ".agent-1.toml.tmp-1-2-3", root / "live" / "agent-gone"]
+    for path in junk:
+        path.touch()
+    scandir = os.scandir
+    seen = []
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("claims"):
+            seen.append(path)
+            if len(seen) > 1:  # under the lock
+                raise OSError(errno.EIO, "Input/output error", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(StoreUnavailable, match="nothing was changed"):
+        registry.store.tidy()
+    assert all(path.exists() for path in junk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -230,3 +231,18 @@ def test_what_hinders_the_making_of_a_folder_is_told(
     with pytest.raises(StoreUnavailable, match="Read-only file system") as error:
         layout.make_folder(layout.claims)
     assert (error.value.errno, error.value.path) == (30, layout.claims)
+
+
+def test_a_folder_that_no_power_loss_may_take_is_synced_or_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(str(tmp_path / ".heddle"))
+    layout.make()
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreUnavailable):
+        layout.make_folder(layout.claims)
+    assert not os.path.exists(layout.claims)

@@ -244,7 +244,7 @@ def test_a_damaged_claim_is_kept_where_a_file_has_one_name_only(
     torn = path.read_bytes()
     (check,) = found_in(registry, "claims")
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
@@ -253,3 +253,47 @@ def test_a_damaged_claim_is_kept_where_a_file_has_one_name_only(
     assert kept.read_bytes() == torn
     with registry.reserve("main") as claim:
         assert claim.fence > 8
+
+
+def test_a_rename_that_was_cut_short_is_ended_by_the_next(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    agents = tmp_path / ".heddle" / "agents"
+    entry = registry.list()[0]
+    os.link(agents / f"{entry.session_id}.toml", agents / "else.toml")
+    (check,) = found_in(registry, "entries")
+    assert mend(check).done
+    assert registry.list() == [entry]
+    assert sorted(path.name for path in agents.iterdir()) == [".lock", f"{entry.session_id}.toml"]
+
+
+def test_what_could_not_be_removed_is_named(
+    registry: AgentRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temps = [tmp_path / ".heddle" / "tmp" / f".{name}.toml.0123.tmp" for name in "ab"]
+    for temp in temps:
+        temp.touch()
+    unlink = os.unlink
+
+    def refuse(path: str) -> None:
+        if path == str(temps[0]):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    (check,) = found_in(registry, "left over")
+    assert mend(check).result == "removed 1; left: tmp/.a.toml.0123.tmp"
+
+
+def test_what_lies_in_a_claims_place_keeps_its_name_in_the_quarantine(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    with registry.reserve("main"):
+        pass
+    path = claim_file(registry, "main")
+    path.unlink()
+    path.mkdir()
+    (check,) = found_in(registry, "claims")
+    assert mend(check).done
+    (kept,) = (tmp_path / ".heddle" / "agents" / ".quarantine").iterdir()
+    assert kept.name.startswith("claim-")

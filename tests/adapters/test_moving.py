@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from heddle_registry.adapters.moving import move, name_again
+from heddle_registry.errors import OutcomeUnknown, StoreUnavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def failing(code: int) -> object:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    new.mkdir()
+    (old / "a").write_text("damaged")
+    return old, new
+
+
+def names(*folders: Path) -> list[list[str]]:
+    return [sorted(os.listdir(folder)) for folder in folders]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "fifo"])
+def test_whatever_it_is_it_lies_at_its_new_place_alone(
+    folders: tuple[Path, Path], kind: str
+) -> None:
+    old, new = folders
+    if kind != "file":
+        (old / "a").unlink()
+    if kind == "folder":
+        (old / "a").mkdir()
+    elif kind == "link":
+        (old / "a").symlink_to("nowhere")
+    elif kind == "fifo":
+        os.mkfifo(old / "a")
+    before = os.lstat(old / "a")
+    move(str(old), "a", str(new), "b")
+    assert names(*folders) == [[], ["b"]]
+    assert os.path.samestat(os.lstat(new / "b"), before)
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_what_lies_at_the_new_place_is_never_replaced(
+    folders: tuple[Path, Path], has_links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = folders
+    (new / "b").write_text("somebody's")
+    if not has_links:
+        monkeypatch.setattr(os, "link", failing(errno.EPERM))
+    with pytest.raises(StoreUnavailable):
+        move(str(old), "a", str(new), "b")
+    assert ((old / "a").read_text(), (new / "b").read_text()) == ("damaged", "somebody's")
+
+
+def test_a_move_that_was_cut_short_is_ended_by_the_next(folders: tuple[Path, Path]) -> None:
+    old, new = folders
+    assert name_again(str(old / "a"), str(new / "b"))
+    move(str(old), "a", str(new), "b")
+    assert names(*folders) == [[], ["b"]]
+    assert (new / "b").read_text() == "damaged"
+
+
+def test_where_a_file_has_one_name_it_is_renamed(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = folders
+    monkeypatch.setattr(os, "link", failing(errno.EPERM))
+    assert not name_again(str(old / "a"), str(new / "b"))
+    move(str(old), "a", str(new), "b")
+    assert names(*folders) == [[], ["b"]]
+
+
+@pytest.mark.parametrize("call", ["link", "fsync", "unlink"])
+def test_a_move_that_fails_before_the_old_name_goes_changes_nothing(
+    folders: tuple[Path, Path], call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = folders
+    real = os.unlink
+
+    def unlink(path: str) -> None:
+        if path.startswith(str(old)):
+            raise OSError(errno.EIO, "Input/output error")
+        real(path)
+
+    monkeypatch.setattr(os, call, unlink if call == "unlink" else failing(errno.EIO))
+    with pytest.raises(StoreUnavailable):
+        move(str(old), "a", str(new), "b")
+    monkeypatch.undo()
+    assert names(*folders) == [["a"], []]
+
+
+def test_two_names_of_which_neither_goes_are_no_refusal(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "unlink", failing(errno.EIO))
+    with pytest.raises(OutcomeUnknown):
+        move(str(folders[0]), "a", str(folders[1]), "b")
+    monkeypatch.undo()
+    assert names(*folders) == [["a"], ["b"]]
