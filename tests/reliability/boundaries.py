@@ -9,6 +9,7 @@ import re
 import shutil
 import sqlite3
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import attrs
 import pytest
 
 from heddle_registry import beat
-from heddle_registry.adapters import directory, procfs, repair
+from heddle_registry.adapters import directory, procfs
 from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.codec import claim_from_toml, entry_from_toml
@@ -29,6 +30,7 @@ from heddle_registry.errors import (
     CoreError,
     LockUnsupported,
     OutcomeUnknown,
+    RecordCorrupt,
     RegistryError,
     StoreUnavailable,
 )
@@ -38,12 +40,14 @@ from tests.registry.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from heddle_registry.testing.fake_host import FakeHost
 
 AT = Timestamp("2026-07-01T12:00:00Z")
 DAYS_8 = 8 * 86_400
+NO_CLAIMS_FENCE = 7
+NO_CLAIM = b'schema = 1\nthread = "main"\nfence = 7\n\n[holder\n'
+"""What is left of a claim's file after damage."""
 RECORDS = ("agents", "claims", "queries")
 
 
@@ -74,36 +78,6 @@ def _held(world: World) -> Any:
 
 def _timed(world: World) -> Any:
     return world.reserve()
-
-
-NOT_TOML = b"\x00 says nothing"
-
-
-def _old_damage(world: World) -> None:
-    world.present("agent-elsewhere", "elsewhere")
-    path = world.folder / "agents" / "agent-bad.toml"
-    path.write_bytes(NOT_TOML)
-    os.utime(path, (1, 1))
-
-
-def _damaged_claim(world: World) -> Any:
-    held = _held(world)
-    _claim_file(world).write_bytes(NO_CLAIM)
-    return held
-
-
-NO_CLAIM = b'schema = 1\nthread = "main"\nfence = 7\n\n[holder\n'
-
-
-def _claim_file(world: World) -> Path:
-    return world.folder / "claims" / f"{thread_hash('main')}.toml"
-
-
-def _mend_claim(world: World, _: Any = None) -> str:
-    # What `doctor --fix` does to it.
-    store = world.store
-    assert isinstance(store, DirectoryStore)
-    return repair.rebuild_claim(store, world.host, _claim_file(world).name, 5)
 
 
 class _Machine:
@@ -253,6 +227,7 @@ class Operation:
     ``grants`` says that it gives the branch ``main`` away, and gives it back where nobody can be
     told the token; ``refuses`` that it never may change anything. ``keeps`` is what a damaged file
     holds: moved or not, it is never lost. ``mends`` is done again before the next writer comes.
+    ``proves`` asserts, of a folder and an answer, what must be so once it is done.
     """
 
     name: str
@@ -264,6 +239,7 @@ class Operation:
     index: bool = True
     keeps: bytes | None = None
     mends: Callable[[World], object] | None = None
+    proves: Callable[[Path, Any], None] | None = None
 
 
 OPERATIONS = (
@@ -289,10 +265,6 @@ OPERATIONS = (
     Operation("update an entry", _held, lambda w, h: w.registry.update_entry(
         h.entry.session_id, lambda entry: attrs.evolve(entry, model="new"))),
     Operation("save a new entry", _nothing, lambda w, _: w.registry.save(w.entry("agent-new"))),
-    Operation("reserve beside a file that says nothing", _old_damage, _take, grants=True,
-              keeps=NOT_TOML),
-    Operation("write a damaged claim anew", _damaged_claim, _mend_claim, keeps=NO_CLAIM,
-              mends=_mend_claim),
     Operation("end by update_status", _held,
               lambda w, h: w.registry.update_status(h.entry.session_id, "complete")),
     Operation("delete", _held, lambda w, h: w.registry.delete(h.entry.session_id)),
@@ -354,22 +326,27 @@ def signature_of(folder: Path) -> object:
 
 
 def fences_of(folder: Path) -> dict[str, int]:
-    """Return the fence of each branch: the claims', and those of living reservations."""
+    """Return the fence of each branch: its claim's, and without one its entries' copies."""
     found: dict[str, int] = {}
-    for path in (folder / "claims").glob("*.toml"):
+    for path in filter(Path.is_file, (folder / "claims").glob("*.toml")):
         data = path.read_bytes()
         if data == NO_CLAIM:
-            found["main"] = 7
+            found["main"] = NO_CLAIMS_FENCE
             continue
         claim = claim_from_toml(data, str(path))
         found[claim.thread] = claim.fence
-    return found
+    copies: dict[str, int] = {}
+    for path in filter(Path.is_file, (folder / "agents").glob("agent-*.toml")):
+        with contextlib.suppress(RecordCorrupt):
+            entry = entry_from_toml(path.read_bytes(), str(path))
+            copies[entry.thread] = max(copies.get(entry.thread, 0), entry.fence or 0)
+    return copies | found
 
 
 def assert_kept(folder: Path, data: bytes | None) -> None:
     """Assert that a damaged file's bytes are still somewhere, under whatever name."""
-    places = (folder / "agents", folder / "agents" / ".quarantine", folder / "claims")
-    files = (path for place in places for path in place.glob("*") if path.is_file())
+    files = (path for place in ("agents", "claims") for path in (folder / place).rglob("*")
+             if path.is_file())  # fmt: skip
     assert data is None or data in [path.read_bytes() for path in files], "damage was lost"
 
 

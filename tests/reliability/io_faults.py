@@ -33,7 +33,9 @@ KILL = 0
 """Instead of an errno: the process ends at that call, as by SIGKILL."""
 FULL = -errno.ENOSPC
 """ENOSPC at that call and at every later one that needs space: undoing a step fails as well."""
-NEEDS_SPACE = {"create", "write", "pwrite", "mkdir", "mkfifo", "replace", "fsync"}
+NEEDS_SPACE = {
+    "create", "write", "pwrite", "mkdir", "mkfifo", "replace", "rename", "link", "fsync",
+}  # fmt: skip
 FAULTS = {
     "EIO": errno.EIO,
     "ENOSPC": errno.ENOSPC,

@@ -1,13 +1,15 @@
 """What a disk may hold after the power failed, derived from the calls that were made.
 
 A pessimistic disk: data is on it once its file was synced, a name once its folder was; before
-that each change may be there or not, in any order, and data may be missing or torn.
+that each change may be there or not, in any order, and data may be missing or torn. A rename is
+two changes. A new folder is a name as well: with it goes all that it holds.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+from os.path import dirname
 from typing import TYPE_CHECKING
 
 import attrs
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
     from tests.reliability.io_faults import Call
 
+QUARANTINE = "agents/.quarantine"
+KEPT = (*RECORDS, QUARANTINE)
+"""The folders whose files nobody may lose."""
 Disk = dict[str, bytes]
 """Names below the registry's folder, and what their files hold."""
 
@@ -40,8 +45,12 @@ class _File:
 
 @attrs.define
 class _Folder:
-    """Names that are on the disk for sure, and the changes that may be: name and its new file."""
+    """Names that are on the disk for sure, and the changes that may be: name and its new file.
 
+    ``is_there`` tells whether its own name is on the disk.
+    """
+
+    is_there: bool = True
     names: dict[str, _File] = attrs.Factory(dict)
     pending: list[tuple[str, _File | None]] = attrs.Factory(list)
 
@@ -67,14 +76,14 @@ class Model:
         self._folders: dict[str, _Folder] = {}
         self._open: dict[int, tuple[str, _File | None]] = {}
         for path, data in before.items():
-            self._folder(os.path.dirname(path)).names[os.path.basename(path)] = _File(data)
+            self._folder(dirname(path)).names[os.path.basename(path)] = _File(data)
 
     def _folder(self, name: str) -> _Folder:
         return self._folders.setdefault(name, _Folder())
 
     def play(self, call: Call) -> None:
         """Take one call into account."""
-        folder = self._folder(os.path.dirname(call.path))
+        folder = self._folder(dirname(call.path))
         name = os.path.basename(call.path)
         match call.name:
             case "open" | "create":
@@ -98,25 +107,39 @@ class Model:
                 if file is not None:
                     file.is_synced = True
                 else:
-                    self._folder(path).sync()
+                    self._sync(path)
+            case "mkdir":
+                self._folder(call.path).is_there = False
+            case "link":
+                to = self._folder(dirname(call.to))
+                to.pending.append((os.path.basename(call.to), folder.now(name)))
             case "replace" | "rename":
                 file = folder.now(name)
                 folder.pending.append((name, None))
-                to = self._folder(os.path.dirname(call.to))
+                to = self._folder(dirname(call.to))
                 to.pending.append((os.path.basename(call.to), file))
             case "unlink":
                 folder.pending.append((name, None))
 
+    def _sync(self, path: str) -> None:
+        self._folder(path).sync()
+        for name, folder in self._folders.items():
+            if name != path and dirname(name) == ("" if path == "." else path):
+                folder.is_there = True
+
+    def _may_go(self, where: str) -> bool:
+        return not self._folder(where).is_there or bool(where and self._may_go(dirname(where)))
+
     def states(self) -> Iterator[Disk]:
         """Yield every disk that the records' folders may be on after a power cut now."""
         choices: list[list[tuple[str, bytes | None]]] = []
-        for where in RECORDS:
+        for where in KEPT:
             folder = self._folders.get(where)
             if folder is None:
                 continue
             names = sorted({*folder.names, *(name for name, _ in folder.pending)})
             for name in filter(lambda name: name != ".lock", names):
-                files = [folder.names.get(name)]
+                files = [folder.names.get(name), *([None] if self._may_go(where) else [])]
                 files += [file for changed, file in folder.pending if changed == name]
                 found: list[tuple[str, bytes | None]] = []
                 for file in files:

@@ -45,6 +45,7 @@ from tests.reliability.io_faults import (
     no_waiting_for_the_disk,
     quick_folder,
 )
+from tests.reliability.mending import MENDING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a death is a fork's")
 
 Table = dict[tuple[str, str], collections.Counter[str]]
+EVERYTHING = (*OPERATIONS, *MENDING)
 MOST_CALLS = 2_000
 LOOKS = {"open", "stat", "lstat", "fstat", "read", "pread", "listdir", "scandir", "access", "dup"}
 
@@ -141,6 +143,8 @@ class Trial:
         try:
             outcome = classify(error)
             self._judge(outcome, answer, records)
+            if outcome == "done" and self.operation.proves is not None:
+                self.operation.proves(target, answer)
             assert not faults.open_fds, f"left open: {faults.open_fds}"
         except BaseException as found:
             found.add_note(f"{self.operation.name}: call {nth}, {where}, errno {code}: {error!r}")
@@ -291,7 +295,7 @@ def lines_of(name: str, table: Table) -> list[str]:
             for (call, outcome), faults in sorted(rows.items())]  # fmt: skip
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+@pytest.mark.parametrize("operation", EVERYTHING, ids=lambda operation: operation.name)
 def test_whatever_call_fails_nothing_is_lost_and_nothing_is_given_twice(
     operation: Operation,
 ) -> None:
@@ -311,7 +315,7 @@ def test_undisturbed_the_quick_heartbeat_is_the_one_that_renews() -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+@pytest.mark.parametrize("operation", EVERYTHING, ids=lambda operation: operation.name)
 def test_the_same_with_every_fault_at_every_call_that_only_looks(
     operation: Operation,
 ) -> None:
@@ -323,7 +327,7 @@ def test_the_same_with_every_fault_at_every_call_that_only_looks(
 def main() -> None:
     """Print the table operation, call, outcome, faults."""
     total: collections.Counter[str] = collections.Counter()
-    for operation in OPERATIONS:
+    for operation in EVERYTHING:
         with quick_folder() as folder, no_waiting_for_the_disk():
             table = table_of(operation, folder, thorough="--thorough" in sys.argv)
         print("\n".join(lines_of(operation.name, table)), flush=True)

@@ -26,7 +26,8 @@ from tests.reliability.boundaries import (
     records_of,
 )
 from tests.reliability.io_faults import Faults, no_waiting_for_the_disk, quick_folder
-from tests.reliability.power_loss import Disk, states_of
+from tests.reliability.mending import LEFT_OVER, MENDING
+from tests.reliability.power_loss import QUARANTINE, Disk, states_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,15 +35,31 @@ if TYPE_CHECKING:
 
     from tests.reliability.io_faults import Call
 
+RENAMED = (
+    "move a damaged entry away, without a second name",
+    "move a folder away from an entry's place",
+    "write a claim anew where a folder lies",
+)
+"""What can have one name only is moved in one call; the disk decides whether in one step."""
 WRITING = tuple(
     operation
-    for operation in OPERATIONS
-    if not (operation.looks or operation.refuses or operation.keeps is not None)
+    for operation in (*OPERATIONS, *MENDING)
+    if not (operation.looks or operation.refuses)
     and operation.name != "join the line"
+    and operation.name not in RENAMED
 )
 LOSABLE = ("renew", "renew by the quick heartbeat")
 """A lost renewal is harmless: the boot whose clock it was counted by is over as well."""
+TIDYING = ("remove what is left over", "tidy what is left over")
+"""What comes back is removed by the next one."""
 INDEXES = ("kept", "gone", "garbage")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Return every file that nobody may lose: the records, and what was put aside."""
+    aside = {str(path.relative_to(folder)): path.read_bytes()
+             for path in sorted((folder / QUARANTINE).glob("*"))}  # fmt: skip
+    return records_of(folder) | aside
 
 
 class Outage:
@@ -53,7 +70,7 @@ class Outage:
         self.folder = folder / ".heddle"
         self.world = World("directory", folder)
         given = operation.prepare(self.world)
-        self.before = records_of(self.folder)
+        self.before = files_of(self.folder)
         self.fences = fences_of(self.folder)
         forget(self.folder)
         world = in_folder(self.world, self.folder)
@@ -61,7 +78,7 @@ class Outage:
         with Faults(str(self.folder)) as faults:
             operation.act(world, given)
         self.calls = faults.calls
-        self.after = records_of(self.folder)
+        self.after = files_of(self.folder)
         self.granted = fences_of(self.folder)
         forget(self.folder)
         self._kept = folder / "kept"
@@ -75,11 +92,13 @@ class Outage:
     def rebooted(self, disk: Mapping[str, bytes], index: str) -> Iterator[World]:
         """Put those records into the folder, as another boot of the machine finds them."""
         shutil.copytree(self._kept, self.folder)
-        for path in records_of(self.folder):
+        for path in files_of(self.folder):
             os.unlink(self.folder / path)
         for path, data in disk.items():
-            (self.folder / path).parent.mkdir(exist_ok=True)
+            (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / path).write_bytes(data)
+            if data == self.operation.keeps:
+                os.utime(self.folder / path, (1, 1))  # long ago, as it was
         database = self.folder / "index.sqlite"
         if index == "gone":
             database.unlink(missing_ok=True)
@@ -103,17 +122,24 @@ class Outage:
             name = os.path.basename(path)
             if path.startswith("queries/"):
                 continue  # lines, of which the last may be torn
+            if data == self.operation.keeps or path in LEFT_OVER:
+                continue  # damaged before
             read = claim_from_toml if path.startswith("claims/") else entry_from_toml
             try:
                 read(data, name)
             except RecordCorrupt as error:
                 raise AssertionError(f"{name} is empty, or torn") from error
         acknowledged = number == len(self.calls)
-        if acknowledged and self.operation.name not in LOSABLE:
+        kept = self.operation.keeps
+        assert kept is None or kept in disk.values(), "the damaged file is nowhere any more"
+        if acknowledged and self.operation.name not in (*LOSABLE, *TIDYING):
             assert disk == self.after, "an acknowledged change is gone"
         fences = self.granted if acknowledged else self.fences
         for index in INDEXES:
             with self.rebooted(disk, index) as world:
+                if self.operation.mends is not None:
+                    self.operation.mends(world)
+                    assert kept is None or kept in files_of(self.folder).values()
                 aftermath(world, fences)
 
 
