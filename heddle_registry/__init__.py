@@ -43,9 +43,11 @@ if TYPE_CHECKING:
         UnknownEntry,
         UsageError,
     )
-    from heddle_registry.explain import BranchStory, EntryStory, Overview, SeenEntry
+    from heddle_registry.explain import BranchStory
     from heddle_registry.hookspecs import hookimpl
-    from heddle_registry.ports import Look, Problem, Query
+    from heddle_registry.overview import EntryStory, Overview, SeenEntry
+    from heddle_registry.ports.findings import Problem
+    from heddle_registry.ports.query import Look, Query
     from heddle_registry.registry import AgentRegistry, generate_agent_id
     from heddle_registry.registry.reservation import HeldClaim
 
@@ -83,9 +85,11 @@ _HOMES = {
         "UnknownEntry",
         "UsageError",
     ),
-    "heddle_registry.explain": ("BranchStory", "EntryStory", "Overview", "SeenEntry"),
+    "heddle_registry.explain": ("BranchStory",),
+    "heddle_registry.ports.findings": ("Problem",),
     "heddle_registry.hookspecs": ("hookimpl",),
-    "heddle_registry.ports": ("Look", "Problem", "Query"),
+    "heddle_registry.overview": ("EntryStory", "Overview", "SeenEntry"),
+    "heddle_registry.ports.query": ("Look", "Query"),
     "heddle_registry.registry": ("AgentRegistry", "generate_agent_id"),
     "heddle_registry.registry.reservation": ("HeldClaim",),
 }

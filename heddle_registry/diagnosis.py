@@ -15,7 +15,7 @@ from heddle_registry.errors import (
     PluginFault,
     RegistryError,
 )
-from heddle_registry.ports import Check
+from heddle_registry.ports.findings import Check
 
 if TYPE_CHECKING:
     from heddle_registry.codec.config import Settings

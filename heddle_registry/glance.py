@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Final
 
-    from heddle_registry.ports import ProcessInfo
+    from heddle_registry.ports.process import ProcessInfo
 
 TABLE: Final = os.path.join(os.path.dirname(__file__), "detection", "harnesses.toml")
 _PATTERNS: Final = ("paths", "worker_paths")

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from heddle_registry.plugins import Plugins
-    from heddle_registry.ports import Host, ProcessInfo
+    from heddle_registry.ports import Host
+    from heddle_registry.ports.process import ProcessInfo
 
 _EMPTY: Final[Mapping[str, Any]] = {}
 _EPOCH_US: Final = 10**14

@@ -182,7 +182,7 @@ def _is_same_instance(one: Link, other: Link) -> bool:
 def _closed(registry: AgentRegistry, actor_key: str, plugins: Plugins) -> None:
     """End the actor's entry and its descendants' that attaching made; take it out of others."""
     from heddle_registry.core.attach import is_made_by_attach
-    from heddle_registry.ports import Query
+    from heddle_registry.ports.query import Query
 
     keys, seen = [actor_key], {actor_key}
     harness: str | None = None
@@ -245,7 +245,7 @@ def _part(registry: AgentRegistry, session_id: str, actor_key: str) -> None:
 
 
 def _waiting(registry: AgentRegistry, actor_key: str) -> None:
-    from heddle_registry.ports import Query
+    from heddle_registry.ports.query import Query
 
     now = registry.host.now().at
     for entry in registry.look(Query(native_actor_key=actor_key, active_only=True)).entries[:1]:

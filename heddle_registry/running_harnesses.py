@@ -15,7 +15,8 @@ from heddle_registry.core.harness import Process, native_id
 from heddle_registry.core.record import Record
 from heddle_registry.core.timestamp import NS_PER_S, Timestamp
 from heddle_registry.detection import known_harnesses
-from heddle_registry.ports import ProcessInfo, Query
+from heddle_registry.ports.process import ProcessInfo
+from heddle_registry.ports.query import Query
 from heddle_registry.probe import process_of
 from heddle_registry.unregistered import json_object_in, names_in
 

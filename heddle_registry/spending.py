@@ -12,7 +12,7 @@ from heddle_registry.core.spending import ActorSpending, with_usage
 from heddle_registry.core.tree import entries_by_actor
 from heddle_registry.errors import LockError, RegistryError, StoreUnavailable
 from heddle_registry.ownership import RegistryReading, of_row
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from heddle_registry.adapters.usage_reader import Prices
     from heddle_registry.core.entry import AgentEntry
     from heddle_registry.plugins import Plugins
-    from heddle_registry.ports import Problem
+    from heddle_registry.ports.findings import Problem
     from heddle_registry.registry import AgentRegistry
 
     Progress = Callable[[int, int], None]

@@ -6,7 +6,7 @@ import pytest
 
 from heddle_registry import AgentRegistry
 from heddle_registry.diagnosis import Diagnosis, diagnose
-from heddle_registry.ports import Check
+from heddle_registry.ports.findings import Check
 from heddle_registry.testing.fake_host import FakeHost
 from tests.namespaces import PID, needs_private, run_private
 

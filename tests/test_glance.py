@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from heddle_registry.core.harness import SignalKind
 from heddle_registry.detection import known_harnesses
 from heddle_registry.glance import TABLE, may_be_harness, path_patterns
-from heddle_registry.ports import ProcessInfo
+from heddle_registry.ports.process import ProcessInfo
 from heddle_registry.probe import process_of
 
 PROGRAMS = [

@@ -11,6 +11,7 @@ import attrs
 
 from heddle_registry.adapters import line
 from heddle_registry.adapters.flock import DirectoryLock
+from heddle_registry.adapters.folders import Folders, claim_file_error, entry_file_error
 from heddle_registry.adapters.found_records import FoundRecords, unreadable_claims
 from heddle_registry.adapters.index import Index
 from heddle_registry.adapters.layout import Layout
@@ -20,7 +21,6 @@ from heddle_registry.adapters.liveness_file import (
     observe_liveness,
 )
 from heddle_registry.adapters.reading import Reader
-from heddle_registry.adapters.snapshot import Folders, claim_file_error, entry_file_error
 from heddle_registry.adapters.writing import Writer
 from heddle_registry.core.evidence import LivenessFact, LivenessFile
 from heddle_registry.core.lifecycle import is_stale
@@ -28,7 +28,7 @@ from heddle_registry.core.selection import select
 from heddle_registry.core.standing import with_heartbeat
 from heddle_registry.core.transaction import Decision, NeedFacts
 from heddle_registry.errors import RegistryError
-from heddle_registry.ports import Look, Query, matches_query, newest_first
+from heddle_registry.ports.query import Look, Query, matches_query, newest_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from heddle_registry.core.evidence import Observation, Subject
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.core.transaction import Facts, Keys, Loaded
-    from heddle_registry.ports import Check, Host, Place
+    from heddle_registry.ports import Host, Place
+    from heddle_registry.ports.findings import Check
 
 T = TypeVar("T")
 

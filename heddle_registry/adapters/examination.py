@@ -17,7 +17,7 @@ from heddle_registry.adapters.os_faults import unavailable
 from heddle_registry.adapters.record_files import shown_path
 from heddle_registry.adapters.record_findings import record_findings
 from heddle_registry.adapters.repair import named
-from heddle_registry.ports import Check
+from heddle_registry.ports.findings import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from heddle_registry.adapters.snapshot import (
+from heddle_registry.adapters.folders import (
     Folders,
-    Snapshot,
     claim_file_error,
     damage_of,
     entry_file_error,
@@ -17,7 +16,7 @@ from heddle_registry.adapters.snapshot import (
 )
 from heddle_registry.core.lifecycle import STALE_AFTER, is_stale
 from heddle_registry.errors import RegistryError
-from heddle_registry.ports import is_same_folder
+from heddle_registry.ports.query import is_same_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -26,11 +25,13 @@ if TYPE_CHECKING:
     from heddle_registry.adapters.index_tables import EntryRow
     from heddle_registry.adapters.layout import Layout
     from heddle_registry.adapters.record_files import RecordFile
+    from heddle_registry.adapters.snapshot import Snapshot
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.core.transaction import Damage
-    from heddle_registry.ports import Problem, Query
+    from heddle_registry.ports.findings import Problem
+    from heddle_registry.ports.query import Query
 
 _STALE_NS = int(STALE_AFTER.total_seconds()) * 1_000_000_000
 _KEYS = (
@@ -76,7 +77,9 @@ class FoundRecords:
     def snapshot(self) -> Snapshot:
         """Scan both folders, once."""
         if self._snapshot is None:
-            self._snapshot = self._folders.snapshot()
+            from heddle_registry.adapters.snapshot import take_snapshot
+
+            self._snapshot = take_snapshot(self._folders)
         return self._snapshot
 
     @property

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from heddle_registry.adapters.machine import Machine
     from heddle_registry.core.evidence import Observation, Owner, ProcessState, Subject
     from heddle_registry.core.timestamp import Instant
-    from heddle_registry.ports import ProcessInfo
+    from heddle_registry.ports.process import ProcessInfo
 
 MAX_ANCESTORS: Final = 64
 """Where the walk to the root ends at the latest."""

@@ -8,9 +8,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from heddle_registry.adapters.atomic_file import is_temp
+from heddle_registry.adapters.folders import Folders
 from heddle_registry.adapters.layout import SUFFIX
 from heddle_registry.adapters.liveness_file import observe_liveness
-from heddle_registry.adapters.snapshot import Folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -142,7 +142,7 @@ _LOOKED_UP: Final = frozenset({
 
 def file_values(file: RecordFile[AgentEntry], real: RealPaths | None = None) -> tuple[Any, ...]:
     """Return the row of a file in ``agents``, which may be no entry."""
-    from heddle_registry.adapters.snapshot import entry_file_error
+    from heddle_registry.adapters.folders import entry_file_error
 
     stamp = file.stamp or (0, 0, 0, 0)
     if file.record is None or entry_file_error(file) is not None:
@@ -152,7 +152,7 @@ def file_values(file: RecordFile[AgentEntry], real: RealPaths | None = None) -> 
 
 def put_claim_file(connection: sqlite3.Connection, file: RecordFile[Claim]) -> None:
     """Put a file in ``claims``, which may be no claim."""
-    from heddle_registry.adapters.snapshot import claim_file_error
+    from heddle_registry.adapters.folders import claim_file_error
 
     if file.record is None or claim_file_error(file) is not None:
         stamp = file.stamp or (0, 0, 0, 0)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from heddle_registry.core.evidence import ProcessState
-    from heddle_registry.ports import ProcessInfo
+    from heddle_registry.ports.process import ProcessInfo
 
 
 class Machine(Protocol):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 
 from heddle_registry.core.lifecycle import is_stale
-from heddle_registry.core.selection import RecordMaps, select
+from heddle_registry.core.selection import select
+from heddle_registry.core.selection_maps import RecordMaps
 from heddle_registry.core.standing import with_heartbeat
 from heddle_registry.core.transaction import (
     Decision,
@@ -19,7 +20,7 @@ from heddle_registry.core.transaction import (
     PutEntry,
     RemoveEntry,
 )
-from heddle_registry.ports import Look, Query, matches_query, newest_first
+from heddle_registry.ports.query import Look, Query, matches_query, newest_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from heddle_registry.core.evidence import Observation, Subject
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.core.transaction import Effect, Facts, Keys, Loaded
-    from heddle_registry.ports import Check, Host
+    from heddle_registry.ports import Host
+    from heddle_registry.ports.findings import Check
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from heddle_registry.core.evidence import ProcessState
-    from heddle_registry.ports import ProcessInfo
+    from heddle_registry.ports.process import ProcessInfo
 
 INITIAL_PID_NS: Final = "4026531836"
 """Inode of the pid namespace that a kernel starts with: fixed in the kernel's ``proc_ns.h``."""
@@ -145,7 +145,7 @@ class Procfs:
         ``argv`` loses empty arguments at its end: a program that overwrites its title leaves
         nothing else there. ``exe`` is the path even after the file was replaced by an update.
         """
-        from heddle_registry.ports import ProcessInfo
+        from heddle_registry.ports.process import ProcessInfo
 
         stat = _read_stat(pid) if pid > 0 and _shows_own_pids() else None
         if stat is None or stat.has_ended or _is_thread(pid, stat):

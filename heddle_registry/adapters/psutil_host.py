@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import psutil
 
     from heddle_registry.core.evidence import ProcessState
-    from heddle_registry.ports import ProcessInfo
+    from heddle_registry.ports.process import ProcessInfo
 
 _PLATFORM: Final[str] = sys.platform
 _MAX_PID: Final = 2**31 - 1
@@ -117,7 +117,7 @@ class PsutilMachine:
         """Return the living process ``pid``; None where none is to be seen."""
         import psutil
 
-        from heddle_registry.ports import ProcessInfo
+        from heddle_registry.ports.process import ProcessInfo
 
         if not 0 < pid <= _MAX_PID:
             return None

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from heddle_registry.adapters.flock import DirectoryLock
+    from heddle_registry.adapters.folders import Folders
     from heddle_registry.adapters.index import Index, Stamps
     from heddle_registry.adapters.layout import Layout
-    from heddle_registry.adapters.snapshot import Folders
 
     class Progress(Protocol):
         """Is told how far a long piece of work is."""

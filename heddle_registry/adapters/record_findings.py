@@ -8,19 +8,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from heddle_registry.adapters import repair
-from heddle_registry.adapters.repair import named
-from heddle_registry.adapters.snapshot import (
+from heddle_registry.adapters.folders import (
     Folders,
     claim_file_error,
     damage_of,
     entry_file_error,
 )
+from heddle_registry.adapters.repair import named
 from heddle_registry.core.claim import ClaimState
 from heddle_registry.core.evidence import Subject, judge
 from heddle_registry.core.standing import Witness, stand
 from heddle_registry.core.transaction import fact_key
 from heddle_registry.errors import RegistryError, StoreUnavailable
-from heddle_registry.ports import Check
+from heddle_registry.ports.findings import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

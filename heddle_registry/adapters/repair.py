@@ -7,12 +7,12 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from heddle_registry.adapters.atomic_file import replace_file
+from heddle_registry.adapters.folders import Folders, claim_file_error, entry_file_error
 from heddle_registry.adapters.housekeeping import leftovers, tidy
 from heddle_registry.adapters.layout import SUFFIX, thread_hash
 from heddle_registry.adapters.moving import kept_name, move, name_again, put_aside
 from heddle_registry.adapters.os_faults import unavailable
 from heddle_registry.adapters.record_files import shown_path
-from heddle_registry.adapters.snapshot import Folders, claim_file_error, entry_file_error
 from heddle_registry.codec.salvage import remains_of_claim
 from heddle_registry.core.evidence import judge
 from heddle_registry.core.limits import is_session_id

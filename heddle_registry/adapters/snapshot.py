@@ -1,4 +1,4 @@
-"""What lies in a registry's folders, as records and problems."""
+"""What lies in a registry's folders at one moment, as records and problems: a full scan."""
 
 from __future__ import annotations
 
@@ -6,30 +6,27 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
-from heddle_registry.adapters.layout import thread_hash
-from heddle_registry.adapters.record_files import RecordFile, RecordFiles
-from heddle_registry.codec import (
-    claim_from_toml,
-    entry_from_toml,
-    is_claim_from_newer_schema,
+from heddle_registry.adapters.folders import (
+    claim_file_error,
+    damage_of,
+    entry_file_error,
+    problem_of,
 )
-from heddle_registry.core.evidence import Subject
-from heddle_registry.core.limits import is_session_id
-from heddle_registry.core.selection import RecordMaps
-from heddle_registry.core.transaction import Damage
-from heddle_registry.errors import RecordCorrupt, RegistryError, StoreUnavailable
-from heddle_registry.ports import Problem
+from heddle_registry.adapters.layout import thread_hash
+from heddle_registry.core.selection_maps import RecordMaps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from heddle_registry.adapters.layout import Layout
+    from heddle_registry.adapters.folders import Folders
+    from heddle_registry.adapters.record_files import RecordFile
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
+    from heddle_registry.core.transaction import Damage
+    from heddle_registry.errors import RegistryError
+    from heddle_registry.ports.findings import Problem
 
 _LOOKS = 3
-_HINTS = ("thread", "pid", "boot_id", "status")
-_MOST_HINT_LINES = 100
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -54,44 +51,32 @@ class Snapshot(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-class Folders:
-    """The two folders of records. Keeps what it parsed; safe for several OS threads."""
+def take_snapshot(folders: Folders) -> Snapshot:
+    """Read both, the claims again until they agree with themselves, three times at most.
 
-    def __init__(self, layout: Layout) -> None:
-        self.agents: RecordFiles[AgentEntry] = RecordFiles(layout.agents, entry_from_toml)
-        self.claims: RecordFiles[Claim] = RecordFiles(layout.claims, claim_from_toml)
-
-    def forget_parent(self) -> None:
-        """In a forked child: the parent's parsed records are as good here, but are its own."""
-        self.agents.forget_all()
-        self.claims.forget_all()
-
-    def snapshot(self) -> Snapshot:
-        """Read both, the claims again until they agree with themselves, three times at most.
-
-        :raises StoreUnavailable: a folder cannot be read.
-        """
-        claim_files = self.claims.scan()
-        agent_files: list[RecordFile[AgentEntry]] = []
-        for _ in range(_LOOKS):
-            agent_files = self.agents.scan()
-            before = {file.name: file.stamp for file in claim_files}
-            claim_files = self.claims.scan()
-            if before == {file.name: file.stamp for file in claim_files}:
-                break
-        entries, damage, problems = _sort_entries(agent_files)
-        claims, damaged_claims, unread, claim_problems = _sort_claims(claim_files)
-        return Snapshot(
-            records=DirectoryRecords(
-                entries=entries,
-                claims=claims,
-                damaged_claims=damaged_claims,
-                damaged=tuple(damage),
-                damaged_entries={d.session_id: d.error for d in damage if d.session_id is not None},
-                unread_claims=unread,
-            ),
-            problems=(*problems, *claim_problems),
-        )
+    :raises StoreUnavailable: a folder cannot be read.
+    """
+    claim_files = folders.claims.scan()
+    agent_files: list[RecordFile[AgentEntry]] = []
+    for _ in range(_LOOKS):
+        agent_files = folders.agents.scan()
+        before = {file.name: file.stamp for file in claim_files}
+        claim_files = folders.claims.scan()
+        if before == {file.name: file.stamp for file in claim_files}:
+            break
+    entries, damage, problems = _sort_entries(agent_files)
+    claims, damaged_claims, unread, claim_problems = _sort_claims(claim_files)
+    return Snapshot(
+        records=DirectoryRecords(
+            entries=entries,
+            claims=claims,
+            damaged_claims=damaged_claims,
+            damaged=tuple(damage),
+            damaged_entries={d.session_id: d.error for d in damage if d.session_id is not None},
+            unread_claims=unread,
+        ),
+        problems=(*problems, *claim_problems),
+    )
 
 
 def _sort_entries(
@@ -137,92 +122,3 @@ def _sort_claims(
         thread = claim.thread if claim is not None else None
         problems.append(problem_of(file.path, error, thread, is_claim=True))
     return claims, damaged, unread, problems
-
-
-def problem_of(
-    path: str, error: RegistryError, thread: str | None, *, is_claim: bool = False
-) -> Problem:
-    """Return what a listing says of a file that is no record."""
-    return Problem(
-        path=path, code=error.code, message=error.message, thread=thread, is_claim=is_claim
-    )
-
-
-def entry_file_error(file: RecordFile[AgentEntry]) -> RegistryError | None:
-    """Return why a file in ``agents`` is no entry to be relied on; None if it is one."""
-    if not is_session_id(file.stem):
-        return RecordCorrupt(
-            file.path, ["its name is no session id"], "Nothing reads it; rename or remove it"
-        )
-    if file.error is not None:
-        return file.error
-    if file.record is not None and file.record.session_id != file.stem:
-        return RecordCorrupt(
-            file.path,
-            [f"session_id is {file.record.session_id!r}, which is not the file's name"],
-            "`doctor --fix` shows how it can be mended",
-        )
-    return None
-
-
-def claim_file_error(file: RecordFile[Claim]) -> RegistryError | None:
-    """Return why a file in ``claims`` cannot be relied on; None if it can."""
-    if file.error is not None:
-        return file.error
-    claim = file.record
-    if claim is None:
-        return None
-    if thread_hash(claim.thread) != file.stem:
-        return RecordCorrupt(file.path, [f"thread {claim.thread!r} does not belong in this file"])
-    if is_claim_from_newer_schema(claim):
-        return StoreUnavailable(
-            file.path,
-            f"its schema {claim.schema} is newer than this program",
-            "Upgrade heddle-registry",
-        )
-    return None
-
-
-def damage_of(file: RecordFile[AgentEntry], error: RegistryError) -> Damage:
-    """Return what an unreadable entry still says of its thread and owner."""
-    session_id = file.stem if is_session_id(file.stem) else None
-    if session_id is None:
-        return Damage(path=file.path, error=error)
-    if isinstance(error, StoreUnavailable):
-        return Damage(path=file.path, error=error, session_id=session_id, may_be_any=True)
-    if file.record is not None:
-        return Damage(
-            path=file.path,
-            error=error,
-            thread=file.record.thread if file.record.is_active else None,
-            session_id=session_id,
-            subject=file.record.subject(),
-        )
-    hints = _readable_lines(file.data or b"")
-    thread = hints.get("thread")
-    if not isinstance(thread, str) or hints.get("status", "active") != "active":
-        return Damage(path=file.path, error=error, session_id=session_id)
-    pid, boot_id = hints.get("pid"), hints.get("boot_id")
-    subject = Subject(
-        session_id=session_id,
-        pid=pid if isinstance(pid, int) else None,
-        boot_id=boot_id if isinstance(boot_id, str) else "",
-    )
-    return Damage(
-        path=file.path, error=error, thread=thread, session_id=session_id, subject=subject
-    )
-
-
-def _readable_lines(data: bytes) -> dict[str, object]:
-    import tomli
-
-    hints: dict[str, object] = {}
-    for line in data.splitlines()[:_MOST_HINT_LINES]:
-        text = line.decode("utf-8", "replace")
-        if text.partition(" =")[0] not in _HINTS:
-            continue
-        try:
-            hints.update(tomli.loads(text))
-        except (ValueError, RecursionError):
-            continue
-    return hints

@@ -21,9 +21,9 @@ from heddle_registry.errors import OutcomeUnknown, RecordCorrupt, RegistryError,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from heddle_registry.adapters.folders import Folders
     from heddle_registry.adapters.index import Index, Stamps
     from heddle_registry.adapters.layout import Layout
-    from heddle_registry.adapters.snapshot import Folders
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
     from heddle_registry.core.transaction import Effect, Loaded

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from heddle_registry.diagnosis import Diagnosis, Mending
-    from heddle_registry.ports import Check
+    from heddle_registry.ports.findings import Check
 
 _STYLE_OF = {"ok": "ok  ", "warn": "warn", "bad": "BAD "}
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from heddle_registry.core.entry import AgentEntry
-    from heddle_registry.explain import Overview, SeenEntry
+    from heddle_registry.overview import Overview, SeenEntry
     from heddle_registry.registry import AgentRegistry
     from heddle_registry.running_harnesses import Unregistered
 
@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
 
     from heddle_registry.cli.context import open_registry
     from heddle_registry.core.limits import check_thread
-    from heddle_registry.explain import overview
-    from heddle_registry.ports import Query
+    from heddle_registry.overview import overview
+    from heddle_registry.ports.query import Query
 
     registry = open_registry(args)
     query = Query(

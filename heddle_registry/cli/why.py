@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-    from heddle_registry.explain import BranchStory, EntryStory
+    from heddle_registry.explain import BranchStory
+    from heddle_registry.overview import EntryStory
     from heddle_registry.registry import AgentRegistry
 
 _ID_LENGTH = len("agent-") + 20
@@ -52,11 +53,13 @@ def run(args: argparse.Namespace) -> int:
 def _entry_story(registry: AgentRegistry, what: str, *, is_id: bool) -> EntryStory | None:
     # None: it is a branch.
     from heddle_registry.core.limits import is_session_id
-    from heddle_registry.errors import RegistryError, UnknownEntry
-    from heddle_registry.explain import why_branch, why_entry
 
     if not is_id and not is_session_id(what):
         return None
+    from heddle_registry.errors import RegistryError, UnknownEntry
+    from heddle_registry.explain import why_branch
+    from heddle_registry.overview import why_entry
+
     try:
         return why_entry(registry, what)
     except UnknownEntry:

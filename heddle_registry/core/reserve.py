@@ -16,11 +16,19 @@ from heddle_registry.core.claim import (
     was_ended_by_us,
 )
 from heddle_registry.core.entry import AgentEntry, EntryExtension
-from heddle_registry.core.evidence import VerdictKind
 from heddle_registry.core.lifecycle import EntryEvent, apply_event
 from heddle_registry.core.limits import MAX_SWEEP
 from heddle_registry.core.record import Record
-from heddle_registry.core.standing import Standing, Witness, entry_verdict, is_orphan, stand
+from heddle_registry.core.standing import (
+    Standing,
+    Witness,
+    entry_verdict,
+    holder_sentence,
+    is_orphan,
+    presence_frees,
+    presence_sentence,
+    stand,
+)
 from heddle_registry.core.token import TokenHash, token_matches
 from heddle_registry.core.transaction import (
     Decision,
@@ -103,39 +111,6 @@ class IdTaken(Record):
 
 ReserveOutcome = Reserved | LiveOwner
 Answer = Reserved | LiveOwner | IdTaken
-
-
-def _named(entry: AgentEntry) -> str:
-    who = f" ({entry.harness})" if entry.harness else ""
-    return f"{entry.session_id}{who}"
-
-
-def holder_sentence(standing: Standing) -> str:
-    """Return who holds a claim and by what evidence, for people."""
-    holder = standing.claim.holder
-    if holder is None:
-        return "nobody holds it"
-    name = _named(standing.entry) if standing.entry is not None else holder.session_id
-    details = "; ".join(evidence.detail for evidence in standing.verdict.evidence)
-    if standing.state is ClaimState.LOST:
-        return f"another program ended the entry of {name}, which may still write: {details}"
-    return f"{name} holds it since {holder.granted_at}: {details}"
-
-
-def presence_sentence(entry: AgentEntry, verdict: Verdict) -> str:
-    """Return who is present on a branch without a claim, and by what evidence."""
-    details = "; ".join(evidence.detail for evidence in verdict.evidence)
-    return f"{_named(entry)} is there since {entry.started_at}, without a claim: {details}"
-
-
-def presence_frees(entry: AgentEntry, verdict: Verdict) -> str:
-    """Return what would free a branch from somebody who is present, for people."""
-    if verdict.kind is VerdictKind.ALIVE and entry.pid is not None:
-        return f"It frees when process {entry.pid} or the session ends"
-    return (
-        f"Nobody can tell whether it lives; `release {entry.session_id} --status abandoned` "
-        "ends it, or reserve with --force --reason TEXT"
-    )
 
 
 def decide_reserve(

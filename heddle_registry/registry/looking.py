@@ -10,7 +10,7 @@ from heddle_registry.core.limits import check_session_id
 from heddle_registry.core.transaction import Keys
 from heddle_registry.core.tree import actor_chain, entries_by_actor
 from heddle_registry.errors import UsageError
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from heddle_registry.registry.transactions import Transactions
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from heddle_registry.core.entry import ActorChainNode, AgentEntry
     from heddle_registry.core.evidence import Verdict
-    from heddle_registry.ports import Look
+    from heddle_registry.ports.query import Look
 
 
 def canonical_folder(path: str | os.PathLike[str]) -> str:

@@ -8,7 +8,7 @@ import attrs
 
 from heddle_registry.core.record import Record
 from heddle_registry.core.transaction import Decision, Keys, PutClaim, PutEntry
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from heddle_registry.registry import AgentRegistry
 from heddle_registry.registry.attaching import attach_situation
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from heddle_registry.core.entry import AgentEntry
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.limits import DEFAULT_TTL_S
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from heddle_registry.registry import Terms
 from heddle_registry.registry.looking import canonical_folder
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from heddle_registry.core.evidence import Owner
     from heddle_registry.core.reserve import ReserveOutcome
-    from heddle_registry.ports import ProcessInfo
+    from heddle_registry.ports.process import ProcessInfo
     from heddle_registry.registry import AgentRegistry
 
 RULE_RESERVED = "agent-reserve"

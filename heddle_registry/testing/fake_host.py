@@ -25,7 +25,7 @@ import attrs
 
 from heddle_registry.core.evidence import Observation, Owner, ProcessState
 from heddle_registry.core.timestamp import NS_PER_S, Instant, Timestamp
-from heddle_registry.ports import ProcessInfo
+from heddle_registry.ports.process import ProcessInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -42,7 +42,7 @@ from heddle_registry.core.transaction import (
     RemoveEntry,
 )
 from heddle_registry.errors import Held
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from heddle_registry.testing.fake_host import FakeHost
 
 if TYPE_CHECKING:

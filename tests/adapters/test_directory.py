@@ -31,7 +31,7 @@ from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.core.evidence import LivenessFact, Subject
 from heddle_registry.core.timestamp import Timestamp
 from heddle_registry.explain import why_branch
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from heddle_registry.testing.fake_host import FakeHost
 from tests import seed_registry
 from tests.process_helpers import (

@@ -14,7 +14,7 @@ from tests.process_helpers import NOBODY, as_nobody, needs_other_user, public_fo
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from heddle_registry.ports import Check
+    from heddle_registry.ports.findings import Check
 
 
 @pytest.fixture

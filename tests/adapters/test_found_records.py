@@ -17,7 +17,7 @@ from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.timestamp import Timestamp
 from heddle_registry.core.transaction import Decision, Keys, PutClaim, PutEntry
 from heddle_registry.errors import RecordCorrupt
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from heddle_registry.testing.fake_host import FakeHost
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from heddle_registry.adapters.procfs import Procfs
 from heddle_registry.adapters.psutil_host import PsutilMachine
 from heddle_registry.core.evidence import ProcessState, Subject, VerdictKind, judge
 from heddle_registry.errors import UsageError
-from heddle_registry.ports import ProcessInfo
+from heddle_registry.ports.process import ProcessInfo
 from heddle_registry.testing.fake_host import FakeHost
 from tests.process_helpers import ROOT, in_fork, python, until
 

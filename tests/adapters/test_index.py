@@ -24,7 +24,7 @@ from heddle_registry.core.transaction import (
     RemoveEntry,
 )
 from heddle_registry.errors import StoreUnavailable
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from heddle_registry.testing.fake_host import FakeHost
 from tests.process_helpers import until
 

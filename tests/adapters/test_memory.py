@@ -14,7 +14,7 @@ from heddle_registry.core.entry import AgentEntry, ContextQueryEntry
 from heddle_registry.core.evidence import LivenessFile, Subject
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.transaction import Keys
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from heddle_registry.testing.fake_host import FakeHost
 
 

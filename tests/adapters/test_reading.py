@@ -19,7 +19,7 @@ from heddle_registry.core.entry import AgentEntry
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.timestamp import Timestamp
 from heddle_registry.core.transaction import Decision, Keys, PutEntry
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from heddle_registry.testing.fake_host import FakeHost
 from tests.process_helpers import flock_holder, until
 

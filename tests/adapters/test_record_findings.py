@@ -10,7 +10,7 @@ from heddle_registry import AgentRegistry
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from heddle_registry.ports import Check
+    from heddle_registry.ports.findings import Check
 
 
 @pytest.fixture

@@ -20,14 +20,14 @@ from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.codec import entry_to_toml
 from heddle_registry.diagnosis import diagnose, mend
 from heddle_registry.errors import RecordCorrupt
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from heddle_registry.registry import Terms
 from heddle_registry.registry.scripting import build_entry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from heddle_registry.ports import Check
+    from heddle_registry.ports.findings import Check
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from heddle_registry.adapters.folders import Folders
 from heddle_registry.adapters.layout import Layout, thread_hash
-from heddle_registry.adapters.snapshot import Folders, Snapshot
+from heddle_registry.adapters.snapshot import Snapshot, take_snapshot
 from heddle_registry.codec import claim_to_toml, entry_to_toml
 from heddle_registry.core.claim import Claim, ClaimHolder
 from heddle_registry.core.entry import AgentEntry
@@ -62,7 +63,7 @@ def put_claim(layout: Layout, found: Claim, name: str | None = None) -> str:
 
 
 def snapshot(layout: Layout) -> Snapshot:
-    return Folders(layout).snapshot()
+    return take_snapshot(Folders(layout))
 
 
 def test_records_are_found_by_what_they_say_and_the_rest_are_problems(layout: Layout) -> None:

@@ -13,8 +13,9 @@ from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.adapters.memory import MemoryStore
 from heddle_registry.core.entry import AgentEntry
 from heddle_registry.core.reserve import Reserved
-from heddle_registry.explain import overview, why_branch
-from heddle_registry.ports import Query
+from heddle_registry.explain import why_branch
+from heddle_registry.overview import overview
+from heddle_registry.ports.query import Query
 from heddle_registry.registry import Terms
 from heddle_registry.testing.fake_host import FakeHost
 

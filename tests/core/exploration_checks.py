@@ -16,7 +16,8 @@ from heddle_registry.core.release import (
 )
 from heddle_registry.core.renew import decide_renew, judge_fence
 from heddle_registry.core.reserve import Reserved, decide_reserve
-from heddle_registry.core.selection import RecordMaps, select
+from heddle_registry.core.selection import select
+from heddle_registry.core.selection_maps import RecordMaps
 from heddle_registry.core.standing import Witness, stand
 from heddle_registry.core.sweep import decide_sweep
 from heddle_registry.core.transaction import (

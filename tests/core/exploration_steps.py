@@ -14,7 +14,8 @@ from heddle_registry.core.release import (
     HandOverRequest,
 )
 from heddle_registry.core.reserve import LiveOwner, Reserved, ReserveRequest
-from heddle_registry.core.selection import RecordMaps, select
+from heddle_registry.core.selection import select
+from heddle_registry.core.selection_maps import RecordMaps
 from heddle_registry.core.transaction import (
     Keys,
     NeedFacts,

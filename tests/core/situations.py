@@ -11,7 +11,8 @@ from heddle_registry.core.entry import AgentEntry, EntryExtension
 from heddle_registry.core.release import Bearer, HandOverRequest, decide_hand_over, decide_release
 from heddle_registry.core.renew import decide_renew
 from heddle_registry.core.reserve import ReserveRequest, decide_reserve
-from heddle_registry.core.selection import RecordMaps, select
+from heddle_registry.core.selection import select
+from heddle_registry.core.selection_maps import RecordMaps
 from heddle_registry.core.timestamp import Timestamp
 from heddle_registry.core.transaction import Decision, Keys, Loaded, PutClaim, PutEntry, RemoveEntry
 from tests.core.exploration_records import (

@@ -34,7 +34,7 @@ from heddle_registry.core.standing import Witness, stand
 from heddle_registry.core.sweep import decide_sweep
 from heddle_registry.core.token import hash_token
 from heddle_registry.core.transaction import Keys, NeedFacts, PutEntry, RemoveEntry, fact_key
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from heddle_registry.testing.fake_host import FakeHost
 
 AGENTS = st.integers(0, 2)

@@ -8,7 +8,8 @@ import pytest
 from heddle_registry.core.claim import ClaimState
 from heddle_registry.core.lifecycle import EntryEvent
 from heddle_registry.core.limits import MAX_SWEEP
-from heddle_registry.core.selection import RecordMaps, select
+from heddle_registry.core.selection import select
+from heddle_registry.core.selection_maps import RecordMaps
 from heddle_registry.core.transaction import Damage, Keys
 from heddle_registry.errors import RecordCorrupt
 from tests.core.exploration_records import BRANCH, FENCE, NOW, make_entry

@@ -28,14 +28,15 @@ from heddle_registry.core.evidence import (
 from heddle_registry.core.lifecycle import AgentStatus, EntryEvent
 from heddle_registry.core.limits import MAX_SWEEP
 from heddle_registry.core.renew import bearer_refusal
-from heddle_registry.core.reserve import (
-    LiveOwner,
-    Reserved,
+from heddle_registry.core.reserve import LiveOwner, Reserved
+from heddle_registry.core.standing import (
+    Standing,
+    Witness,
+    entry_verdict,
     holder_sentence,
     presence_frees,
     presence_sentence,
 )
-from heddle_registry.core.standing import Standing, Witness, entry_verdict
 from heddle_registry.errors import ClaimLost
 from tests.core.exploration_records import (
     BRANCH,

@@ -22,7 +22,7 @@ from heddle_registry.core.transaction import Keys
 from heddle_registry.errors import UsageError
 from heddle_registry.hookspecs import hookimpl
 from heddle_registry.plugins import Plugins
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from heddle_registry.registry import AgentRegistry, Terms
 from heddle_registry.registry.attaching import AttachWish, attach_situation, rules_in_force
 from heddle_registry.registry.rehearsal import rehearse

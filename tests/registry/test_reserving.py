@@ -19,7 +19,7 @@ from heddle_registry import (
     VerdictKind,
 )
 from heddle_registry.core.limits import MAX_SWEEP
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from heddle_registry import AgentStatus, ClaimLost, Timestamp, UsageError
 from heddle_registry.core.entry import SCHEMA
 from heddle_registry.core.transaction import Decision, Keys, PutEntry, RemoveEntry
 from heddle_registry.explain import why_branch
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from tests.registry.world import World
 
 

@@ -34,7 +34,7 @@ from heddle_registry.errors import (
     RegistryError,
     StoreUnavailable,
 )
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from heddle_registry.registry import AgentRegistry
 from tests.registry.world import World
 

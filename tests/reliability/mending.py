@@ -17,7 +17,7 @@ from tests.reliability.boundaries import NO_CLAIM, Operation
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from heddle_registry.ports import Check
+    from heddle_registry.ports.findings import Check
     from tests.registry.world import World
 
 NOT_TOML = b"\x00 says nothing"

@@ -22,7 +22,7 @@ from heddle_registry.core.entry import ContextQueryEntry
 from heddle_registry.core.evidence import Observation, Owner, ProcessState, Subject, VerdictKind
 from heddle_registry.core.transaction import Keys
 from heddle_registry.errors import RegistryError
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from heddle_registry.registry import Terms
 from tests.process_helpers import flock_holder, locked_elsewhere, until
 from tests.registry.world import World

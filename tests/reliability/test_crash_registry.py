@@ -20,7 +20,7 @@ from heddle_registry import (
     StoreUnavailable,
 )
 from heddle_registry.explain import why_branch
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from tests.process_helpers import in_fork
 from tests.registry.world import World
 

@@ -18,7 +18,7 @@ import attrs
 import pytest
 
 from heddle_registry import AgentRegistry, AgentStatus, Query, Timestamp
-from heddle_registry.adapters import directory
+from heddle_registry.adapters import directory, snapshot
 from heddle_registry.adapters.index_tables import new_stamp, tick_of
 from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.adapters.record_files import CLOCK_TICK_NS
@@ -83,9 +83,9 @@ def by_scan(heddle):
 def served_by_index(monkeypatch):
     """Count the scans from here on."""
     scans = []
-    scan = directory.Folders.snapshot
+    scan = snapshot.take_snapshot
     monkeypatch.setattr(
-        directory.Folders, "snapshot", lambda self: (scans.append(1), scan(self))[1]
+        snapshot, "take_snapshot", lambda folders: (scans.append(1), scan(folders))[1]
     )
     return scans
 

@@ -15,13 +15,13 @@ from heddle_registry.adapters import examination
 from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.core.transaction import Keys
 from heddle_registry.diagnosis import mend
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from tests.process_helpers import forks_with_threads
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from heddle_registry.ports import Check
+    from heddle_registry.ports.findings import Check
 
 ROUNDS = 100
 AT_ONCE = 2

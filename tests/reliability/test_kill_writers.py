@@ -19,7 +19,7 @@ from heddle_registry import AgentEntry, AgentRegistry, AgentStatus, Reserved
 from heddle_registry.__main__ import main
 from heddle_registry.beat import beat
 from heddle_registry.core.transaction import Keys
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from heddle_registry.registry import Terms
 from tests.process_helpers import forks_with_threads, until
 

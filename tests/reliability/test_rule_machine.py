@@ -28,7 +28,7 @@ from heddle_registry import AgentEntry, AgentStatus, Reserved
 from heddle_registry.core.entry import ContextQueryEntry
 from heddle_registry.core.transaction import Keys
 from heddle_registry.errors import RegistryError
-from heddle_registry.ports import Query
+from heddle_registry.ports.query import Query
 from tests.registry.world import World
 from tests.reliability.boundaries import AT, forget
 from tests.reliability.io_faults import no_waiting_for_the_disk

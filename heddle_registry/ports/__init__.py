@@ -6,145 +6,24 @@ An embedder may bring its own; ``heddle_registry.testing`` has suites that each 
 # ruff: noqa: PIE790 - a body that is only a docstring is no body to a Protocol
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Final, TypeVar
-
-import attrs
-
-from heddle_registry.core.record import Record
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from typing import Protocol
 
-    from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
     from heddle_registry.core.evidence import LivenessFile, Observation, Owner, Subject
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, NeedFacts
-    from heddle_registry.errors import RegistryError
+    from heddle_registry.ports.findings import Check
+    from heddle_registry.ports.process import ProcessInfo
+    from heddle_registry.ports.query import Look, Query
 else:
     Protocol = object  # building one takes longer than all the records here
 
 T = TypeVar("T")
-
-_KEYS: Final = (
-    "native_actor_key",
-    "native_parent_actor_key",
-    "native_instance_key",
-    "client_instance_id",
-    "heddle_session_id",
-)
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Query(Record):
-    """What to look for; fields that are None do not narrow. All given ones must hold."""
-
-    session_id: str | None = None
-    thread: str | None = None
-    active_only: bool = False
-    native_actor_key: str | None = None
-    native_parent_actor_key: str | None = None
-    native_instance_key: str | None = None
-    client_instance_id: str | None = None
-    heddle_session_id: str | None = None
-    any_key: str | None = None
-    """Any of the five keys above."""
-    path: str | None = None
-    """A canonical folder; an entry's own path is made canonical before it is compared."""
-    owner_pids: tuple[int, ...] | None = None
-    records_owner: bool = False
-    """Only entries that say more of their process than its pid."""
-    include_stale: bool = False
-
-
-def matches_query(entry: AgentEntry, query: Query) -> bool:
-    """Return whether ``entry`` is what ``query`` looks for, but for its age."""
-    return (
-        (query.session_id is None or entry.session_id == query.session_id)
-        and (query.thread is None or entry.thread == query.thread)
-        and (not query.active_only or entry.is_active)
-        and (not query.records_owner or entry.owner is not None)
-        and all(
-            getattr(query, name) is None or getattr(entry, name) == getattr(query, name)
-            for name in _KEYS
-        )
-        and (query.any_key is None or query.any_key in [getattr(entry, name) for name in _KEYS])
-        and (query.owner_pids is None or entry.pid in query.owner_pids)
-        and (query.path is None or is_same_folder(entry.path, query.path))
-    )
-
-
-def is_same_folder(path: str | None, canonical: str) -> bool:
-    """Return whether ``path``, made canonical, is the folder ``canonical``. Asks the disk."""
-    if path is None:
-        return False
-    try:
-        return path == canonical or os.path.realpath(path) == canonical
-    except (ValueError, OSError):
-        return False  # a file may say anything, a NUL among it
-
-
-def newest_first(entries: Iterable[AgentEntry]) -> tuple[AgentEntry, ...]:
-    """Return entries by start, the newest first; equal starts by id, so that it is one order."""
-    by_id = sorted(entries, key=lambda entry: entry.session_id)
-    return tuple(sorted(by_id, key=lambda entry: entry.started_at.sort_key, reverse=True))
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Problem(Record):
-    """A file that is no readable record: a stable ``code``, a ``message`` for people."""
-
-    path: str
-    code: str
-    message: str
-    thread: str | None = None
-    is_claim: bool = False
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Check(Record):
-    """One finding about a store: ``status`` is ok, warn or bad, ``fix`` what would mend it.
-
-    ``repair`` does what ``fix`` says, where a program can, and returns what came of it; it looks
-    again before it changes anything, and raises a `RegistryError` where it cannot.
-    """
-
-    name: str
-    status: str
-    detail: str
-    fix: str = ""
-    repair: Callable[[], str] | None = attrs.field(default=None, eq=False, repr=False)
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Look(Record):
-    """The answer to a query: a consistent view of entries and their threads' claims.
-
-    ``entries`` are newest first. ``claims`` has those of the entries' threads, and of the thread
-    asked for.
-    """
-
-    entries: tuple[AgentEntry, ...] = ()
-    claims: Mapping[str, Claim] = attrs.field(factory=dict)
-    damaged_claims: Mapping[str, RegistryError] = attrs.field(factory=dict)
-    problems: tuple[Problem, ...] = ()
-    now: Instant
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class ProcessInfo(Record):
-    """One process as the host shows it. Fields that could not be read are None or empty."""
-
-    pid: int
-    ppid: int | None = None
-    argv: tuple[str, ...] = ()
-    exe: str | None = None
-    comm: str = ""
-    start_ticks: int | None = None
-    cwd: str | None = None
 
 
 class Host(Protocol):
