@@ -21,7 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Never raises for anything that a user can do; what goes wrong is said on stderr, or with
     ``--json`` on stdout.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    return _run(list(sys.argv[1:] if argv is None else argv))
+
+
+def _run(words: list[str], *, is_own_process: bool = False) -> int:
     if words[:1] == ["heartbeat"]:
         # Scripts run it every few seconds: the plain case does without argparse and all the rest.
         from heddle_registry.beat import beat
@@ -29,6 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = beat(words[1:])
         if status is not None:
             return status
+    if is_own_process:
+        from heddle_registry.deferred import NEVER_USED_BY_A_SHORT_COMMAND, defer
+
+        defer(NEVER_USED_BY_A_SHORT_COMMAND)
     if words[:1] == ["relay"]:
         # A harness waits for it at every start and end of a session.
         from heddle_registry.cli.relay import relay_plainly
@@ -50,7 +57,7 @@ def program() -> NoReturn:
     import gc
 
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
-    status = main()
+    status = _run(sys.argv[1:], is_own_process=True)
     gc.freeze()  # nothing below is looked through when the interpreter ends
     sys.exit(status)
 

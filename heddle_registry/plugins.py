@@ -323,12 +323,18 @@ def _first_answer(hooks: Sequence[Any], source: Any) -> Iterable[Any]:
     return ()
 
 
+class _Marked(SimpleNamespace):
+    # pluggy looks at every name of what it is given, at some 20 µs each, and most things have
+    # thirty names before they have one of their own.
+    def __dir__(self) -> list[str]:
+        return list(vars(self))
+
+
 def _marked_of(module: object) -> object:
-    # pluggy looks at every name of what it is given, at some 20 µs each.
     if not isinstance(module, ModuleType):
         return module
     marked = {name: value for name, value in vars(module).items() if _is_marked(value)}
-    return SimpleNamespace(**marked)
+    return _Marked(**marked)
 
 
 def _is_marked(value: object) -> bool:

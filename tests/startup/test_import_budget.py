@@ -29,8 +29,11 @@ HEAVY = {
     "re", "secrets", "shutil", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading",
     "tomllib", "traceback", "typing", "unittest", "urllib", "uuid", "zipfile",
 }  # fmt: skip
-WITH_ATTRS = {"ast", "contextlib", "enum", "inspect", "platform", "re", "threading", "typing"}
+WITH_ATTRS = {"contextlib", "enum", "platform", "re", "threading", "typing"}
 """What attrs imports itself: said once, and with the version of attrs that is there."""
+
+WITH_CONVERTERS = {"ast", "inspect"}
+"""What attrs uses to look at a converter."""
 
 PARSED = {"argparse"}
 RECORDS = {"attrs", "datetime"}
@@ -66,13 +69,18 @@ NOT_FOR_LOOKS = {
 
 TELL = """
 import os, sys
-from heddle_registry.__main__ import main
+from heddle_registry.__main__ import program
 told = os.dup(1)
 null = os.open(os.devnull, os.O_RDWR)
 for fd in (0, 1, 2):
     os.dup2(null, fd)
-main(sys.argv[1:])
-os.write(told, " ".join(sys.modules).encode())
+try:
+    program()
+except SystemExit:
+    pass
+stand_ins = getattr(sys.modules.get("heddle_registry.deferred"), "StandIn", ())
+names = [name for name, module in sys.modules.items() if not isinstance(module, stand_ins)]
+os.write(told, " ".join(names).encode())
 """
 
 
@@ -110,6 +118,8 @@ def test_a_command_imports_what_its_budget_allows_and_no_more(command, session):
     watched = modules & (THIRD_PARTY | HEAVY)
     if "attrs" in modules:
         watched -= WITH_ATTRS
+    if "heddle_registry.core.harness" in modules:  # an ancestor of this test may be one
+        watched -= WITH_CONVERTERS
     budget = BUDGETS[command]
     assert watched in (budget, budget | JSON if "sqlite3" in budget else budget)
     if command.split()[0] in ("why", "list", "check", "heartbeat"):
@@ -124,5 +134,5 @@ def test_the_plain_heartbeat_imports_nothing_but_the_systems_own_modules(session
         *("adapters", "adapters.atomic_file", "adapters.lock_file", "adapters.flock"),
         *("adapters.liveness_file", "adapters.procfs"),
     }
-    built_in = {"_operator", "_sha2", "_sha256", "errno", "fcntl"}
+    built_in = {"_operator", "_sha2", "_sha256", "errno", "fcntl", "gc"}
     assert modules - ours <= {"__future__"} | built_in

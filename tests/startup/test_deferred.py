@@ -1,0 +1,86 @@
+"""Modules that are imported when they are used, in the process of one command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from heddle_registry.deferred import NEVER_USED_BY_A_SHORT_COMMAND
+from tests.process_helpers import ROOT
+
+
+def in_a_process(code: str) -> str:
+    """What a new interpreter prints that runs ``code``."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", NEVER_USED_BY_A_SHORT_COMMAND)
+def test_a_deferred_module_is_loaded_by_its_first_use_and_answers_as_it_always_did(name):
+    said = in_a_process(f"""
+import importlib
+from heddle_registry.deferred import StandIn, defer
+defer([{name!r}])
+early = importlib.import_module({name!r})
+assert isinstance(early, StandIn)
+assert early.__doc__ is None, "nothing was loaded by importing it"
+assert early.__file__.endswith((".py", ".so"))
+late = sys.modules[{name!r}]
+assert not isinstance(late, StandIn)
+names = [word for word in dir(late) if not word.startswith("__")]
+print(len(names) > 3 and all(getattr(early, word) is getattr(late, word) for word in names))
+""")
+    assert said == "True"
+
+
+def test_a_module_that_is_there_stays_and_a_missing_one_is_told_of_when_it_is_used():
+    said = in_a_process("""
+import json
+from heddle_registry.deferred import defer
+defer(["json", "no_such_module"])
+assert sys.modules["json"] is json
+import no_such_module
+try:
+    no_such_module.anything
+except ModuleNotFoundError as error:
+    print(error)
+""")
+    assert said == "No module named 'no_such_module'"
+
+
+def test_a_module_lacks_what_it_always_lacked():
+    said = in_a_process("""
+from heddle_registry.deferred import defer
+defer(["tokenize"])
+import tokenize
+try:
+    tokenize.no_such_name
+except AttributeError as error:
+    print(error)
+try:
+    from tokenize import no_such_name
+except ImportError as error:
+    print(str(error).partition(" (")[0])
+""")
+    assert said.splitlines() == [
+        "module 'tokenize' has no attribute 'no_such_name'",
+        "cannot import name 'no_such_name' from 'tokenize'",
+    ]
+
+
+def test_whoever_runs_a_command_line_in_his_own_process_keeps_his_modules():
+    said = in_a_process("""
+from heddle_registry.__main__ import main
+main(["--version"])
+from heddle_registry.core.entry import AgentEntry
+print([name for name, module in sys.modules.items() if type(module).__name__ == "StandIn"])
+""")
+    assert said.splitlines()[-1] == "[]"
