@@ -90,17 +90,15 @@ def _base_name(path: str) -> str:
 
 def _programs_in_table() -> tuple[frozenset[str], tuple[str, ...]]:
     """Return the names and path patterns of programs in the table, without parsing all of it."""
-    import json
-
     names: list[str] = []
     paths: list[str] = []
     with open(_TABLE, encoding="utf-8") as table:
         for line in table:
             key, _, value = line.partition(" = ")
             if key in _PROGRAMS:
-                names += json.loads(value)
+                names += value.split('"')[1::2]  # no name there needs an escape
             elif key in _PATHS:
-                paths += json.loads(value)
+                paths += value.split('"')[1::2]
     return frozenset(names), tuple(paths)
 
 

@@ -28,7 +28,7 @@ from heddle_registry.core.selection import select
 from heddle_registry.core.standing import with_heartbeat
 from heddle_registry.core.transaction import Decision, NeedFacts
 from heddle_registry.errors import RegistryError
-from heddle_registry.ports.query import Look, Query, matches_query, newest_first
+from heddle_registry.ports.query import Look, Query, matcher, newest_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -164,7 +164,7 @@ class DirectoryStore:
         records = self._reader.scanning()
         entry = records.entry(session_id)
         if entry is None or not (
-            (query.include_stale or not is_stale(entry, now.at)) and matches_query(entry, query)
+            (query.include_stale or not is_stale(entry, now.at)) and matcher(query)(entry)
         ):
             return Look(now=now)
         damaged = unreadable_claims(records, (entry.thread,))
@@ -291,7 +291,7 @@ class DirectoryStore:
 def _answer(query: Query, records: FoundRecords, now: Instant) -> Look:
     found = records.matching(query, now)
     if query not in _EVERYTHING:
-        found = [entry for entry in found if matches_query(entry, query)]
+        found = list(filter(matcher(query), found))
     held = _held_claims(records, found)
     entries = tuple(
         with_heartbeat(entry, held[entry.thread]) if entry.thread in held else entry

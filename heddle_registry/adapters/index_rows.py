@@ -181,7 +181,7 @@ def _plain_fields(row: Sequence[Any], fields: int) -> dict[str, Any]:
         task_assignment_id, winning_attach_rule, probe_source, attach_precedence,
         pid, probe_confidence,
     ) = row[fields : fields + _PLAIN]  # fmt: skip
-    return {
+    found = {
         "client_instance_id": client_instance_id,
         "native_actor_key": native_actor_key,
         "native_parent_actor_key": native_parent_actor_key,
@@ -211,6 +211,9 @@ def _plain_fields(row: Sequence[Any], fields: int) -> dict[str, Any]:
         "probe_confidence": probe_confidence,
         "unknown": {},  # or it would be no row
     }
+    if row[fields + _FIRST_OWN] is None:
+        found["extension"] = None
+    return found
 
 
 def _usage_summary(row: Sequence[Any], fields: int) -> AgentUsageSummary:

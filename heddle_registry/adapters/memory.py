@@ -20,7 +20,7 @@ from heddle_registry.core.transaction import (
     PutEntry,
     RemoveEntry,
 )
-from heddle_registry.ports.query import Look, Query, matches_query, newest_first
+from heddle_registry.ports.query import Look, Query, matcher, newest_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,9 +121,8 @@ class MemoryStore:
             now = self._host.now()
             entries = newest_first(
                 with_heartbeat(entry, self._claims.get(entry.thread))
-                for entry in self._entries.values()
-                if matches_query(entry, query)
-                and (query.include_stale or not is_stale(entry, now.at))
+                for entry in filter(matcher(query), self._entries.values())
+                if query.include_stale or not is_stale(entry, now.at)
             )
             threads = {entry.thread for entry in entries}
             if query.thread is not None:

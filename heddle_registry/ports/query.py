@@ -10,7 +10,7 @@ import attrs
 from heddle_registry.core.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
@@ -49,21 +49,37 @@ class Query(Record):
     include_stale: bool = False
 
 
-def matches_query(entry: AgentEntry, query: Query) -> bool:
-    """Return whether ``entry`` is what ``query`` looks for, but for its age."""
-    return (
-        (query.session_id is None or entry.session_id == query.session_id)
-        and (query.thread is None or entry.thread == query.thread)
-        and (not query.active_only or entry.is_active)
-        and (not query.records_owner or entry.owner is not None)
-        and all(
-            getattr(query, name) is None or getattr(entry, name) == getattr(query, name)
-            for name in _KEYS
-        )
-        and (query.any_key is None or query.any_key in [getattr(entry, name) for name in _KEYS])
-        and (query.owner_pids is None or entry.pid in query.owner_pids)
-        and (query.path is None or is_same_folder(entry.path, query.path))
-    )
+def matcher(query: Query) -> Callable[[AgentEntry], bool]:
+    """Return whether an entry is what ``query`` looks for, but for its age, as a question.
+
+    Made once for thousands of entries: of the query's fields most ask nothing.
+    """
+    same = [
+        (name, wanted)
+        for name in ("session_id", "thread", *_KEYS)
+        if (wanted := getattr(query, name)) is not None
+    ]
+    others: list[Callable[[AgentEntry], bool]] = []
+    any_key, owner_pids, path = query.any_key, query.owner_pids, query.path
+    if query.records_owner:
+        others.append(lambda entry: entry.owner is not None)
+    if any_key is not None:
+        others.append(lambda entry: any_key in [getattr(entry, name) for name in _KEYS])
+    if owner_pids is not None:
+        others.append(lambda entry: entry.pid in owner_pids)
+    if path is not None:
+        others.append(lambda entry: is_same_folder(entry.path, path))
+    active_only = query.active_only
+
+    def matches(entry: AgentEntry) -> bool:
+        if active_only and not entry.is_active:
+            return False
+        for name, wanted in same:
+            if getattr(entry, name) != wanted:
+                return False
+        return all(asked(entry) for asked in others) if others else True
+
+    return matches
 
 
 def is_same_folder(path: str | None, canonical: str) -> bool:

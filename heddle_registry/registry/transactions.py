@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
-    from heddle_registry.core.evidence import Observation, Owner, Subject, Verdict
+    from heddle_registry.core.evidence import Owner, Subject, Verdict
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.core.transaction import Loaded
     from heddle_registry.ports import Host, Store
 
 T = TypeVar("T")
-Looks = dict[tuple["Owner | None", "int | None", str], "Observation"]
-"""What was seen of processes within one question, by the owner or the pid that is recorded."""
+Looks = dict[tuple["Owner | None", "int | None", "str | None"], "Verdict"]
+"""What was found of processes within one question, by the owner or the pid that is recorded."""
 _ROUNDS_OF_FACTS = 3
 
 
@@ -61,9 +61,19 @@ class Transactions:
         ``looks``, given to several calls that answer one question, has every process looked at
         once: the children of one harness share it.
         """
-        return self._with_facts(
-            lambda witness: entry_verdict(entry, claim, witness, now), looks=looks
-        )
+
+        def look() -> Verdict:
+            return self._with_facts(lambda witness: entry_verdict(entry, claim, witness, now))
+
+        # Of whoever holds a claim there is more to see than its process.
+        is_holder = claim is not None and claim.holder_id == entry.session_id
+        if looks is None or is_holder or not entry.is_active:
+            return look()
+        whom = (entry.owner, entry.pid, entry.boot_id)
+        verdict = looks.get(whom)
+        if verdict is None:
+            verdict = looks[whom] = look()
+        return verdict
 
     def standing_of(
         self,
@@ -85,33 +95,17 @@ class Transactions:
         judge_all: Callable[[Witness], T],
         *,
         details: bool = False,
-        looks: Looks | None = None,
     ) -> T:
         facts: Facts = {}
 
         def see(subject: Subject) -> None:
-            self._gather((subject,), facts, details=details, looks=looks)
+            self._gather((subject,), facts, details=details)
 
         return judge_all(_Onlooker(facts, see))
 
-    def _gather(
-        self,
-        subjects: Iterable[Subject],
-        facts: Facts,
-        *,
-        details: bool = False,
-        looks: Looks | None = None,
-    ) -> None:
-        known: Looks = {} if looks is None else looks
+    def _gather(self, subjects: Iterable[Subject], facts: Facts, *, details: bool = False) -> None:
         for subject in subjects:
-            whom = (subject.owner, subject.pid, subject.boot_id)
-            # Of a session with a liveness lock of its own there is more to see than its process.
-            seen = known.get(whom) if subject.liveness is None else None
-            if seen is None:
-                seen = self.store.observe(self.host, subject, details=details)
-                if subject.liveness is None:
-                    known[whom] = seen
-            facts[fact_key(subject)] = seen
+            facts[fact_key(subject)] = self.store.observe(self.host, subject, details=details)
 
     def _peek(
         self,
