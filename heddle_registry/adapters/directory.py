@@ -157,7 +157,9 @@ class DirectoryStore:
         now = self._host.now()
         if query.session_id is not None:
             return self._look_at(query, query.session_id, now)
-        return self._reader.read(lambda records: _answer(query, records, now))
+        return self._reader.read(
+            lambda records: _answer(query, records, now), is_thorough=query.thorough
+        )
 
     def _look_at(self, query: Query, session_id: str, now: Instant) -> Look:
         # By name: whatever else lies in the folder does not matter.
@@ -261,6 +263,17 @@ class DirectoryStore:
         from heddle_registry.adapters.examination import examine
 
         return examine(self, host, self._lock_timeout_s)
+
+    def edited_in_place(self) -> tuple[str, ...]:
+        """Return the names of the entries of which the index does not know what they say now.
+
+        :raises StoreUnavailable: the folder cannot be read.
+        """
+        return self._reader.edited()
+
+    def catch_up(self) -> bool:
+        """Bring the index up to date; whether it is now. The caller holds the store's lock."""
+        return self._reader.catch_up()
 
     # -- liveness and the line ---------------------------------------------------------------
 

@@ -44,7 +44,7 @@ def examine(store: DirectoryStore, host: Host, lock_timeout_s: float | None) -> 
         ("lock", lambda: [_lock(layout)]),
         ("left over", lambda: [_left_over(store, lock_timeout_s)]),
         ("quarantine", lambda: [_quarantine(layout)]),
-        ("index", lambda: [_index(store)]),
+        ("index", lambda: [_index(store, lock_timeout_s)]),
         ("entries", lambda: record_findings(store, host, lock_timeout_s)),
     )
     for name, look in looks:
@@ -219,7 +219,7 @@ def _quarantine(layout: Layout) -> Check:
     )
 
 
-def _index(store: DirectoryStore) -> Check:
+def _index(store: DirectoryStore, lock_timeout_s: float | None) -> Check:
     index = store.index
     if index.is_off:
         return Check(
@@ -228,7 +228,8 @@ def _index(store: DirectoryStore) -> Check:
             detail="switched off by HEDDLE_REGISTRY_INDEX; every question reads every file",
             fix="Unset HEDDLE_REGISTRY_INDEX",
         )
-    if hasattr(os, "geteuid") and os.stat(store.layout.agents).st_uid not in (0, os.geteuid()):
+    me = os.geteuid() if hasattr(os, "geteuid") else 0
+    if me not in (0, os.stat(store.layout.agents).st_uid):
         return Check(
             name="index",
             status="warn",
@@ -245,6 +246,17 @@ def _index(store: DirectoryStore) -> Check:
     if index.known_files("entries") is None:
         return Check(
             name="index", status="ok", detail="none yet; the next question that needs it makes it"
+        )
+    edited = store.edited_in_place()
+    if edited:
+        return Check(
+            name="index",
+            status="warn",
+            detail=f"{len(edited)} changed in place by another program "
+            f"({named([os.path.join('agents', name) for name in edited])}): whoever asks for what "
+            "they say now may not find them",
+            fix="read them again",
+            repair=partial(repair.refresh_index, store, lock_timeout_s),
         )
     if index.is_at(index.folder_stamps()):
         return Check(name="index", status="ok", detail="up to date")

@@ -210,9 +210,10 @@ class FoundRecords:
         if self._stamps is None:
             return self.snapshot().records.damaged
         if self._damage is None:
-            self._damage = tuple(
-                damage_of(file, error) for file, error in map(_with_error, self._bad()) if error
-            )
+            found = [(file, entry_file_error(file)) for file in self._bad()]
+            if not all(error for _, error in found):
+                raise Moved  # mended in place: no row says yet what it is
+            self._damage = tuple(damage_of(file, error) for file, error in found if error)
         return (*self._damage, *self._spoilt.values())
 
     def _bad(self) -> Iterable[RecordFile[AgentEntry]]:
@@ -332,12 +333,6 @@ class FoundRecords:
             if file is not None and file.record is not None and claim_file_error(file) is None:
                 found.append(file.record)
         return found
-
-
-def _with_error(
-    file: RecordFile[AgentEntry],
-) -> tuple[RecordFile[AgentEntry], RegistryError | None]:
-    return file, entry_file_error(file)
 
 
 def _name(stored: str | bytes) -> str:

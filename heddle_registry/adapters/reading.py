@@ -61,16 +61,58 @@ class Reader:
         self._lock = lock
         self._on_rebuild = on_rebuild
 
-    def read(self, look: Callable[[FoundRecords], T], *, is_locked: bool = False) -> T:
+    def read(
+        self,
+        look: Callable[[FoundRecords], T],
+        *,
+        is_locked: bool = False,
+        is_thorough: bool = False,
+    ) -> T:
         """Return what ``look`` makes of the records; it may be called more than once.
+
+        With ``is_thorough`` also by what another program wrote into a file in place, which the
+        folders' stamps do not show: that costs one ``stat`` a file.
 
         :raises StoreUnavailable: a folder cannot be read.
         """
+        if is_thorough and self.edited() and self._mend(self._lock()) is None:
+            return look(self.scanning())
         trust = self._trusted_locked if is_locked else self._trusted
         for _ in range(_TRIES):
             with suppress(Moved):
                 return look(FoundRecords(self._layout, self._folders, self._index, trust))
+        # Somebody writes without end, or has mended a file in place.
+        if is_locked:
+            self._caught_up()
+        elif not self._index.is_off:
+            self._mend(self._lock())
         return look(self.scanning())
+
+    def edited(self) -> tuple[str, ...]:
+        """Return the names of the entries that were changed in place since their rows were made.
+
+        None at all where the index is not trusted: whoever asks then brings it up to date.
+
+        :raises StoreUnavailable: the folder cannot be read.
+        """
+        index = self._index
+        for _ in range(_TRIES):
+            stamps = index.folder_stamps()
+            if index.is_off or not stamps[0] or not index.is_at(stamps):
+                break
+            rows = index.known_files("entries") or {}
+            files = self._folders.agents.stamps()
+            if index.folder_stamps() == stamps:
+                known = {os.fsdecode(name): stamp for name, stamp in rows.items()}
+                return tuple(sorted(name for name in files if known.get(name) != files[name]))
+        return ()
+
+    def catch_up(self) -> bool:
+        """Read every file again whose row is not of it; whether the index is right now.
+
+        The caller holds the store's lock.
+        """
+        return not self._index.is_off and self._caught_up() is not None
 
     def scanning(self) -> FoundRecords:
         """Return records that do without the index."""

@@ -64,6 +64,21 @@ def named(names: Sequence[str]) -> str:
     return ", ".join(shown_path(name) for name in names[:_MOST_NAMED]) + more
 
 
+def refresh_index(store: DirectoryStore, lock_timeout_s: float | None) -> str:
+    """Have the index read again what another program wrote in place.
+
+    :raises StoreUnavailable: the index cannot be kept just now.
+    """
+    with store.lock().held(lock_timeout_s):
+        if not store.edited_in_place():
+            return NOTHING_LEFT
+        if not store.catch_up():
+            raise StoreUnavailable(
+                store.layout.index, "it cannot be brought up to date", "Looks read every file"
+            )
+    return "it is up to date"
+
+
 def name_by_content(layout: Layout, file: RecordFile[AgentEntry]) -> str | None:
     """Return the name that a misnamed but readable entry should have, if that is free."""
     if file.record is None or not is_session_id(file.record.session_id):

@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         any_key=args.key,
         path=os.path.realpath(args.path) if args.path is not None else None,
         include_stale=args.all,
+        thorough=True,
     )
 
     def is_wanted(entry: AgentEntry) -> bool:

@@ -47,6 +47,9 @@ class Query(Record):
     records_owner: bool = False
     """Only entries that say more of their process than its pid."""
     include_stale: bool = False
+    thorough: bool = False
+    """Find also by what another program wrote into a record in place, which no index can see
+    without a look at every file. Stores without an index need not care."""
 
 
 def matcher(query: Query) -> Callable[[AgentEntry], bool]:

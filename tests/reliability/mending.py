@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import sqlite3
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +96,15 @@ def _folder_for_claim(world: World) -> None:
     (place / "inside").write_bytes(NOT_TOML)
 
 
+def _edited_entry(world: World) -> None:
+    world.present("agent-elsewhere", "elsewhere")
+    world.registry.list()
+    path = world.folder / "agents" / "agent-elsewhere.toml"
+    data = path.read_bytes()
+    with path.open("r+b") as file:
+        file.write(data.replace(b'"elsewhere"', b'"somewhere"'))
+
+
 def _open_to_all(world: World) -> None:
     _held(world)
     (world.folder / "claims" / CLAIM).chmod(0o666)
@@ -137,6 +148,10 @@ def _remove(world: World, _: Any) -> str:
     return repair.remove_leftovers(store_of(world), 5)
 
 
+def _refresh(world: World, _: Any) -> str:
+    return repair.refresh_index(store_of(world), 5)
+
+
 def _with_one_name(act: Any) -> Any:
     # On a file system that knows no second names.
     def refuse(*_: object, **__: object) -> None:
@@ -159,6 +174,13 @@ def _is_moved(folder: Path, answer: str) -> None:
     # What the answer names is there, and nothing is where it was.
     assert not os.path.lexists(folder / "agents" / "agent-bad.toml")
     assert (folder / answer.split()[2]).exists(), answer
+
+
+def _is_indexed(folder: Path, answer: str) -> None:
+    if answer != repair.NOTHING_LEFT:  # said where the index may not even be opened
+        with contextlib.closing(sqlite3.connect(folder / "index.sqlite")) as connection:
+            rows = connection.execute("SELECT thread FROM entries").fetchall()
+        assert rows == [("somewhere",)]
 
 
 def _is_renamed(folder: Path, _: str) -> None:
@@ -201,6 +223,8 @@ MENDING = (
     Operation("close a file to everybody else", _open_to_all, _close, mends=doctor,
               proves=_is_closed),
     Operation("remove what is left over", _littered, _remove, mends=doctor, proves=_is_as_told),
+    Operation("have the index read an edited file", _edited_entry, _refresh, mends=doctor,
+              proves=_is_indexed),
     Operation("tidy what is left over", _littered, lambda world, _: world.store.tidy(),
               mends=doctor, proves=_are_gone),
     Operation("examine", _damaged_entry, _examine, looks=True, mends=doctor),

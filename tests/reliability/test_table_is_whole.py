@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 MODULES = (repair, housekeeping, line, moving, query_log)
 CLASSES = (directory.DirectoryStore, directory.HeldFile, line.Place)
 ONLY_LOOK = {
-    "DirectoryStore.examine", "DirectoryStore.load", "DirectoryStore.look",
-    "DirectoryStore.observe", "DirectoryStore.peek",
+    "DirectoryStore.edited_in_place", "DirectoryStore.examine", "DirectoryStore.load",
+    "DirectoryStore.look", "DirectoryStore.observe", "DirectoryStore.peek",
     # Nobody else's business: no file, or one that is there already.
     "DirectoryStore.lock", "HeldFile.fileno", "HeldFile.release", "Place.wait",
     "housekeeping.is_held", "housekeeping.leftovers", "housekeeping.temp_files",
