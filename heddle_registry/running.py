@@ -11,7 +11,7 @@ from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.record import Record
 from heddle_registry.core.reserve import LiveOwner
 from heddle_registry.errors import ClaimLost, RegistryError
-from heddle_registry.registry import Terms, held_error
+from heddle_registry.registry.attempt import Terms, held_error
 from heddle_registry.registry.reservation import HeldClaim
 from heddle_registry.registry.scripting import build_entry, find_asker
 

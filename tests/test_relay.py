@@ -14,7 +14,8 @@ from heddle_registry.faults import MAX_FAULTS, NAME, note_fault, noted_faults
 from heddle_registry.hookspecs import hookimpl
 from heddle_registry.plugins import Plugins
 from heddle_registry.ports.query import Query
-from heddle_registry.registry import AgentRegistry, Terms
+from heddle_registry.registry import AgentRegistry
+from heddle_registry.registry.attempt import Terms
 from heddle_registry.registry.scripting import build_entry
 from heddle_registry.relay import MAX_PAYLOAD_BYTES, relay
 from heddle_registry.testing.fake_host import FakeHost

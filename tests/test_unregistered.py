@@ -14,7 +14,8 @@ from heddle_registry.core.harness import SignalKind, base_name
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.detection import known_harnesses
 from heddle_registry.opening import local_host
-from heddle_registry.registry import AgentRegistry, Terms
+from heddle_registry.registry import AgentRegistry
+from heddle_registry.registry.attempt import Terms
 from heddle_registry.registry.scripting import build_entry
 from heddle_registry.testing.fake_host import FakeHost
 from heddle_registry.unregistered import _base_name, _Programs, unregistered_harnesses

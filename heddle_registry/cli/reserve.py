@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
 def report_live_owner(args: argparse.Namespace, outcome: LiveOwner) -> int:
     """Say who has the branch; return 5."""
-    from heddle_registry.registry import held_error
+    from heddle_registry.registry.attempt import held_error
 
     error = held_error(args.branch, outcome)
     if not args.json:

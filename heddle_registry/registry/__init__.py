@@ -17,7 +17,7 @@ from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, Need
 from heddle_registry.errors import UsageError
 from heddle_registry.registry.entries import no_free_id, status_named
 from heddle_registry.registry.looking import canonical_folder
-from heddle_registry.registry.reserving import ReserveDoors, Terms, held_error
+from heddle_registry.registry.reserving import ReserveDoors
 from heddle_registry.registry.sweeping import SweepDoors
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from heddle_registry.ports import Host, Store
     from heddle_registry.registry.reservation import AsyncReservation, Reservation
 
-__all__ = ["AgentRegistry", "Terms", "generate_agent_id", "held_error"]
+__all__ = ["AgentRegistry", "generate_agent_id"]
 
 
 def generate_agent_id() -> str:

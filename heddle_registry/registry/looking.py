@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from heddle_registry.core.lifecycle import is_stale
 from heddle_registry.core.limits import check_session_id
 from heddle_registry.core.transaction import Keys
-from heddle_registry.core.tree import actor_chain, entries_by_actor
 from heddle_registry.errors import UsageError
 from heddle_registry.ports.query import Query
 from heddle_registry.registry.transactions import Transactions
@@ -105,6 +104,8 @@ class LookUps(Transactions):
         Of entries with the same native key the newest living one is the parent. Cycles end the
         walk; pruned ancestors come from what their descendants kept.
         """
+        from heddle_registry.core.tree import actor_chain, entries_by_actor
+
         check_session_id(session_id)
         loaded, now = self.store.peek(Keys(sessions=(session_id,)))  # its ancestors too
         entries = {

@@ -146,7 +146,7 @@ class Reservation:
         self._renewer: threading.Thread | None = None
 
     def __enter__(self) -> HeldClaim:
-        from heddle_registry.registry import Terms, held_error
+        from heddle_registry.registry.attempt import Terms, held_error
         from heddle_registry.registry.scripting import build_entry
 
         registry = self._registry

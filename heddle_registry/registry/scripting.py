@@ -8,7 +8,7 @@ from heddle_registry.core.entry import AgentEntry
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.limits import DEFAULT_TTL_S
 from heddle_registry.ports.query import Query
-from heddle_registry.registry import Terms
+from heddle_registry.registry.attempt import Terms
 from heddle_registry.registry.looking import canonical_folder
 
 if TYPE_CHECKING:

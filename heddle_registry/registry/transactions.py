@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from heddle_registry.core.session_id import RANDOM_BYTES, encode_session_id
 from heddle_registry.core.standing import Standing, Witness, entry_verdict, stand
-from heddle_registry.core.token import SALT_BYTES
+from heddle_registry.core.token import SALT_BYTES, TOKEN_BYTES
 from heddle_registry.core.transaction import (
     Decision,
     Facts,
@@ -16,6 +16,7 @@ from heddle_registry.core.transaction import (
     fact_key,
     sealed,
 )
+from heddle_registry.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -159,3 +160,20 @@ class Transactions:
 
     def _new_id(self) -> str:
         return encode_session_id(self.host.random_bytes(RANDOM_BYTES))
+
+    def owner_for(self, pid: int) -> Owner:
+        """Return the running process ``pid`` as an owner.
+
+        :raises UsageError: no such process runs.
+        """
+        owner = self.host.owner_for(pid) if 0 < pid < 2**31 else None
+        if owner is None:
+            raise UsageError(
+                f"process {pid} does not run, so it cannot own a branch",
+                "Name a process that lives as long as the work, or use a TTL",
+            )
+        return owner
+
+    def new_token(self) -> str:
+        """Return a token nobody can guess."""
+        return self.host.random_bytes(TOKEN_BYTES).hex()

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from heddle_registry.core.evidence import Subject
     from heddle_registry.core.reserve import ReserveOutcome
     from heddle_registry.ports import LivenessLock
-    from heddle_registry.registry.reserving import ReserveDoors, Terms
+    from heddle_registry.registry.attempt import Terms
+    from heddle_registry.registry.reserving import ReserveDoors
 
 LOOK_EVERY_S = 2.0
 """A program that knows no claims wakes nobody when it ends an entry; this look notices it."""

@@ -21,7 +21,7 @@ from heddle_registry.codec import entry_to_toml
 from heddle_registry.diagnosis import diagnose, mend
 from heddle_registry.errors import RecordCorrupt
 from heddle_registry.ports.query import Query
-from heddle_registry.registry import Terms
+from heddle_registry.registry.attempt import Terms
 from heddle_registry.registry.scripting import build_entry
 
 if TYPE_CHECKING:

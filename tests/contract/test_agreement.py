@@ -16,7 +16,7 @@ from heddle_registry.core.reserve import Reserved
 from heddle_registry.explain import why_branch
 from heddle_registry.overview import overview
 from heddle_registry.ports.query import Query
-from heddle_registry.registry import Terms
+from heddle_registry.registry.attempt import Terms
 from heddle_registry.testing.fake_host import FakeHost
 
 if TYPE_CHECKING:

@@ -23,8 +23,9 @@ from heddle_registry.errors import UsageError
 from heddle_registry.hookspecs import hookimpl
 from heddle_registry.plugins import Plugins
 from heddle_registry.ports.query import Query
-from heddle_registry.registry import AgentRegistry, Terms
+from heddle_registry.registry import AgentRegistry
 from heddle_registry.registry.attaching import AttachWish, attach_situation, rules_in_force
+from heddle_registry.registry.attempt import Terms
 from heddle_registry.registry.rehearsal import rehearse
 from heddle_registry.registry.scripting import build_entry, find_asker
 from heddle_registry.surroundings import Situation, recorded_situation

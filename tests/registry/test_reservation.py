@@ -20,7 +20,8 @@ from heddle_registry import (
 )
 from heddle_registry.adapters import line
 from heddle_registry.core.transaction import Keys
-from heddle_registry.registry import Terms, waiting
+from heddle_registry.registry import waiting
+from heddle_registry.registry.attempt import Terms
 from heddle_registry.registry.reservation import HeldClaim
 from heddle_registry.registry.scripting import build_entry
 from tests.process_helpers import forks_with_threads, in_fork, until

@@ -14,7 +14,8 @@ import pytest
 from heddle_registry import AgentEntry, AgentRegistry, AgentStatus, LiveOwner, Reserved
 from heddle_registry.adapters import line
 from heddle_registry.core.transaction import Keys
-from heddle_registry.registry import Terms, waiting
+from heddle_registry.registry import waiting
+from heddle_registry.registry.attempt import Terms
 from heddle_registry.registry.scripting import build_entry
 from tests.process_helpers import Child, locked_elsewhere, python, until
 from tests.registry.world import World

@@ -9,7 +9,7 @@ from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.adapters.memory import MemoryStore
 from heddle_registry.core.transaction import Keys
 from heddle_registry.ports.query import Query
-from heddle_registry.registry import Terms
+from heddle_registry.registry.attempt import Terms
 from heddle_registry.testing.fake_host import FakeHost
 
 if TYPE_CHECKING:

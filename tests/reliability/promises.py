@@ -23,7 +23,7 @@ from heddle_registry.core.evidence import Observation, Owner, ProcessState, Subj
 from heddle_registry.core.transaction import Keys
 from heddle_registry.errors import RegistryError
 from heddle_registry.ports.query import Query
-from heddle_registry.registry import Terms
+from heddle_registry.registry.attempt import Terms
 from tests.process_helpers import flock_holder, locked_elsewhere, until
 from tests.registry.world import World
 from tests.reliability.boundaries import AT, OPERATIONS, Operation, in_folder

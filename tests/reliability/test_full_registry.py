@@ -11,7 +11,7 @@ CODE = """
 import os, subprocess, tempfile
 from heddle_registry import AgentEntry, AgentRegistry, AgentStatus, RegistryError
 from heddle_registry.explain import why_branch
-from heddle_registry.registry import Terms
+from heddle_registry.registry.attempt import Terms
 from heddle_registry.registry.scripting import try_reserve
 
 kind, steps = given

@@ -20,7 +20,7 @@ from heddle_registry.__main__ import main
 from heddle_registry.beat import beat
 from heddle_registry.core.transaction import Keys
 from heddle_registry.ports.query import Query
-from heddle_registry.registry import Terms
+from heddle_registry.registry.attempt import Terms
 from tests.process_helpers import forks_with_threads, until
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ WORKER = """
 import contextlib, json, os, random, subprocess, sys, time
 from heddle_registry import AgentRegistry, ClaimLost, Held, Reserved
 from heddle_registry.errors import RegistryError
-from heddle_registry.registry import Terms
+from heddle_registry.registry.attempt import Terms
 from heddle_registry.registry.reservation import HeldClaim
 from heddle_registry.registry.scripting import build_entry
 

@@ -12,7 +12,7 @@ import pytest
 from heddle_registry import AgentRegistry, ClaimLost, LiveOwner, Reserved
 from heddle_registry.adapters import line
 from heddle_registry.explain import why_branch
-from heddle_registry.registry import Terms
+from heddle_registry.registry.attempt import Terms
 from heddle_registry.registry.scripting import build_entry, try_reserve
 from tests.process_helpers import Fork, forks_with_threads, python, until
 

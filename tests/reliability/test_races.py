@@ -23,7 +23,7 @@ ROUNDS = 200
 RACER = """if True:
     import json, sys
     from heddle_registry import AgentRegistry, Held, Reserved
-    from heddle_registry.registry import Terms
+    from heddle_registry.registry.attempt import Terms
     from heddle_registry.registry.scripting import try_reserve
     heddle_dir, kind = sys.argv[1:]
     registry = AgentRegistry(heddle_dir, lock_timeout_s=60)

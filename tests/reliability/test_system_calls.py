@@ -20,7 +20,7 @@ import pytest
 
 from heddle_registry import AgentRegistry, Reserved
 from heddle_registry.codec import claim_from_toml, entry_from_toml
-from heddle_registry.registry import Terms
+from heddle_registry.registry.attempt import Terms
 from heddle_registry.registry.scripting import build_entry
 from tests.process_helpers import ROOT
 from tests.reliability.boundaries import fences_of, forget, records_of
@@ -38,7 +38,7 @@ PROGRAM = """
 import json, sys
 from heddle_registry import AgentRegistry
 from heddle_registry.errors import RegistryError
-from heddle_registry.registry import Terms
+from heddle_registry.registry.attempt import Terms
 from heddle_registry.registry.scripting import build_entry
 folder, what, session, token = sys.argv[1:]
 registry = AgentRegistry(folder, lock_timeout_s=5)
