@@ -33,9 +33,9 @@ def _run(words: list[str], *, is_own_process: bool = False) -> int:
         if status is not None:
             return status
     if is_own_process:
-        from heddle_registry.deferred import NEVER_USED_BY_A_SHORT_COMMAND, defer
+        from heddle_registry.deferred import defer_what_short_commands_never_use
 
-        defer(NEVER_USED_BY_A_SHORT_COMMAND)
+        defer_what_short_commands_never_use()
     if words[:1] == ["relay"]:
         # A harness waits for it at every start and end of a session.
         from heddle_registry.cli.relay import relay_plainly

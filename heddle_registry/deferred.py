@@ -1,9 +1,9 @@
 """Modules that others import early and a short command never uses: loaded at their first use.
 
 attrs imports ``inspect`` for what it does with converters, and its own validators because it always
-did: a quarter of what importing attrs costs. In the process of one command a stand-in takes the
-place of each such module; the first attribute asked of it loads the module. Python 3.15 has this as
-``lazy import`` (PEP 810).
+did; argparse imports ``gettext``. Together they are a third of what the two cost. In the process of
+one command a stand-in takes the place of each such module; the first attribute asked of it loads
+the module. Python 3.15 has this as ``lazy import`` (PEP 810).
 
 Only for a process of our own (`heddle_registry.__main__.program`): whoever embeds the registry
 finds the interpreter's modules as they were.
@@ -15,27 +15,37 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from types import ModuleType
     from typing import Any
 else:
     ModuleType = type(sys)  # importing ``types`` for its name would be one module more
 
-NEVER_USED_BY_A_SHORT_COMMAND = (
+NEVER_USED = (
     "ast",
+    "attr.converters",
+    "attr.filters",
     "attr.validators",
+    "attrs.converters",
+    "attrs.filters",
     "attrs.validators",
+    "copy",
     "inspect",
     "tokenize",
     "unicodedata",
 )
+"""By most commands; whichever uses one pays for that one."""
 
 
 class StandIn(ModuleType):
-    """Takes a module's place until an attribute is asked of it; passes every such question on."""
+    """Takes a module's place until an attribute is asked of it; passes every such question on.
+
+    Of a module only, not of a package.
+    """
 
     def __getattr__(self, name: str) -> Any:
         # Asked only for what a bare module has not: everything of the module's own.
+        if name == "__path__":  # which `from module import ...` asks for; a package has one
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         import importlib
 
         if sys.modules.get(self.__name__) is self:
@@ -43,11 +53,26 @@ class StandIn(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-def defer(names: Iterable[str]) -> None:
-    """Let the modules of these full names be loaded when they are used, not when imported.
+def defer(name: str, **known: Any) -> None:
+    """Let the module of this full name be loaded when it is used, not when it is imported.
 
     A module that is there already stays. A missing one is told of at its first use, by the error
-    that importing it would have raised. Call it before anything imports them, in one thread.
+    that importing it would have raised. Call it before anything imports it, in one thread.
+
+    :param known: attributes whose values are known without the module
     """
-    for name in names:
-        sys.modules.setdefault(name, StandIn(name))
+    if name not in sys.modules:
+        sys.modules[name] = module = StandIn(name)
+        vars(module).update(known)
+
+
+def defer_what_short_commands_never_use() -> None:
+    """Call it as the first thing in a command's process."""
+    for name in NEVER_USED:
+        defer(name)
+    # What argparse says stays English, as everything that we say is.
+    defer(
+        "gettext", gettext=lambda text: text, ngettext=lambda one, more, n: one if n == 1 else more
+    )
+    if sys.implementation.name == "cpython":
+        defer("platform", python_implementation=lambda: "CPython")  # all that attrs asks of it

@@ -111,27 +111,3 @@ def plugins_here(host: Host, settings: Settings | None = None) -> Plugins:
         disabled=settings.plugins.disabled if settings is not None else (),
         cwd=host.cwd(),
     )
-
-
-def innermost_harness_pid(host: Host) -> int | None:
-    """Return the pid of the innermost harness process above this one; None if none can be seen.
-
-    Asks the table that comes with the package and no plugin: some 2 ms where there may be one.
-    """
-    from heddle_registry.glance import may_be_harness
-
-    ancestors = host.ancestors()
-    if not may_be_harness(ancestors):
-        return None
-    from heddle_registry.core.chain import locate
-    from heddle_registry.detection import known_harnesses
-    from heddle_registry.probe import process_of
-
-    layers = locate(
-        environ=host.environment(),
-        ancestors=[process_of(process) for process in ancestors],
-        harnesses=known_harnesses(),
-    ).layers
-    if not layers or not layers[-1].processes:
-        return None
-    return layers[-1].processes[0].pid

@@ -17,8 +17,7 @@ from heddle_registry.core.reserve import IdTaken
 from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, NeedFacts
 from heddle_registry.errors import PluginFault, RegistryError, UsageError
 from heddle_registry.ports.query import Query
-from heddle_registry.registry.entries import no_free_id
-from heddle_registry.registry.scripting import UNKNOWN_BASE
+from heddle_registry.registry.entries import UNKNOWN_BASE, no_free_id
 from heddle_registry.registry.transactions import Transactions
 
 if TYPE_CHECKING:

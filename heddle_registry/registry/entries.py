@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.core.transaction import Decision, Facts, Loaded
 
+UNKNOWN_BASE = "unknown"
+"""The ``base_state`` of an entry that was made where no revision is checked out."""
 _TIMES = ("started_at", "heartbeat_at", "last_progress_at", "completed_at")
 
 

@@ -9,6 +9,7 @@ from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.limits import DEFAULT_TTL_S
 from heddle_registry.ports.query import Query
 from heddle_registry.registry.attempt import Terms
+from heddle_registry.registry.entries import UNKNOWN_BASE
 from heddle_registry.registry.looking import canonical_folder
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 RULE_RESERVED = "agent-reserve"
 """What the Rust tools print as the rule of an entry that a reservation made."""
-UNKNOWN_BASE = "unknown"
 
 
 def build_entry(
@@ -155,7 +155,7 @@ def script_terms(
 
 def harness_owner(registry: AgentRegistry, asker: AgentEntry | None) -> Owner | None:
     """Return the innermost harness process around this one, as an owner; None if none is seen."""
-    from heddle_registry.surroundings import innermost_harness_pid
+    from heddle_registry.glance import innermost_harness_pid
 
     pid = innermost_harness_pid(registry.host)
     if pid is None and asker is not None and asker.owner is not None:
