@@ -118,6 +118,16 @@ def test_a_ttl_alone_decides_whether_a_claim_is_expired_whatever_lives():
     assert claim_state(owned, entry, UNKNOWN, NOW) is HELD
 
 
+def test_a_ttl_holds_to_its_last_moment_and_is_over_with_it():
+    claim = Situation(HELD_BY_TTL).claim
+    for left_s, state in ((0.5, HELD), (0.0, EXPIRED)):
+        holder = attrs.evolve(claim.holder, ttl_s=TTL_S, renewed_at=earlier(TTL_S - left_s))
+        by_ttl = attrs.evolve(claim, holder=holder)
+        entry = Situation(HELD_BY_TTL).entries[HOLDER]
+        assert read_ttl(holder, NOW).left_s == left_s
+        assert claim_state(by_ttl, entry, UNKNOWN, NOW) is state
+
+
 def test_a_lost_claim_frees_only_when_both_process_and_ttl_are_over():
     claim = Situation(HELD_BY_TTL).claim
     both = attrs.evolve(claim, holder=attrs.evolve(claim.holder, owner=owner_of(ALICE)))

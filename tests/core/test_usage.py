@@ -269,6 +269,9 @@ def test_a_fork_counts_its_own_call_in_every_bucket_and_never_below_zero() -> No
     assert zero is not None
     same = UsageCounter("s", 1, last=(1, 0, 0, 0, 0))
     assert counter_delta(same, state)[1][0] == 0, "from nothing, a first call is no new beginning"
+    _, unanswered = counter_delta(UsageCounter("s", 5), None)
+    again = UsageCounter("s", 8, last=(8, 0, 0, 0, 0))
+    assert counter_delta(again, unanswered)[0].input == 8, "input alone is also something before"
 
 
 def test_totals_add_in_every_field_and_know_less_where_one_knows_less() -> None:
@@ -329,6 +332,8 @@ def test_what_is_not_told_counts_nothing() -> None:
     assert (reading.forked, reading.replayed) == (False, False)
     assert totals_of(UsageGroup(), 0) == UsageTotals()
     assert not UsageGroup().long_context
+    assert totals_of(UsageGroup(costed=True), 0).known_cost_micros_usd == 0
+    assert UsageGroup().cache_creation_1h == 0
     assert LONG_CONTEXT_TOKENS == 200_000, "where the vendors' other rate begins"
 
 
