@@ -110,7 +110,8 @@ class Layout:
         try:
             if not os.path.isdir(parent):
                 self._make(parent)
-            os.mkdir(path)
+            # Others could make links in a root that is theirs to write until `make` closes it.
+            os.mkdir(path, 0o700 if path == self.root else 0o777)
             if len(path) > len(self.root):
                 # Whatever the umask: a shared registry stays shared, a private one private.
                 os.chmod(path, os.stat(parent).st_mode & 0o7777)

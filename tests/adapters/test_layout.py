@@ -15,6 +15,7 @@ from heddle_registry.errors import StoreUnavailable
 from tests.process_helpers import as_nobody, needs_other_user, public_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -65,6 +66,33 @@ def test_git_does_not_see_a_new_registry(tmp_path: Path) -> None:
         check=True,
     )
     assert status.stdout == b""
+
+
+def test_a_new_registry_is_at_no_moment_open_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o777)
+    layout = Layout(str(tmp_path / ".heddle"))
+    seen = []
+
+    def watched(real: Callable[..., int]) -> Callable[..., int]:
+        def call(path: str, *given: int) -> int:
+            try:
+                return real(path, *given)
+            finally:
+                seen.append(mode(layout.root))
+
+        return call
+
+    for name in ("mkdir", "chmod", "open"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    before = os.umask(0)
+    try:
+        layout.make()
+    finally:
+        os.umask(before)
+    assert set(seen) == {0o700}
+    assert mode(os.path.join(layout.root, ".gitignore")) & 0o111 == 0
 
 
 @pytest.mark.parametrize("level", ["root", "agents"])
@@ -156,7 +184,8 @@ def test_a_root_that_is_a_link_is_the_users_own_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parent_mode", "root_mode"), [(0o2770, 0o2770), (0o770, 0o700), (0o2755, 0o700)]
+    ("parent_mode", "root_mode"),
+    [(0o2770, 0o2770), (0o770, 0o700), (0o775, 0o700), (0o2755, 0o700)],
 )
 def test_a_new_registry_is_shared_only_where_the_group_may_write_and_is_inherited(
     tmp_path: Path, parent_mode: int, root_mode: int
