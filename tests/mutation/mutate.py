@@ -113,7 +113,7 @@ def copy_checkout(folder: Path) -> None:
 
 def key_of(module: str, mutation: Mutation) -> str:
     """Return how survivors.md names a mutation: it survives a moved line."""
-    return f"{Path(module).stem}: {mutation.what}"
+    return f"`{Path(module).stem}: {mutation.what}`"
 
 
 def survivors_in(output: str) -> set[tuple[str, str]]:
@@ -124,7 +124,7 @@ def survivors_in(output: str) -> set[tuple[str, str]]:
 
 def chosen_of(module: str, source: str, sample: int | None) -> list[Mutation]:
     """Return the mutations to try: all of them, or a sample that is always the same."""
-    every = list(mutations_of(source))
+    every = mutations_of(source)
     if sample is None or len(every) <= sample:
         return every
     print(f"{module}: a sample of {sample} from {len(every)}", flush=True)

@@ -7,6 +7,7 @@ left out: what they say is checked elsewhere, and a test that pins each word kee
 from __future__ import annotations
 
 import ast
+import collections
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -40,6 +41,13 @@ _CALCULATED: dict[type[ast.operator], type[ast.operator]] = {
 _LOOKS = {"repr", "hash", "eq", "kw_only", "slots"}
 """Keywords of `attrs.field`: how a record is shown and compared, not what it means."""
 
+_MOST = 90
+"""How many characters of a place its name shows."""
+
+_WITHIN = (ast.expr, ast.comprehension, ast.keyword, ast.Assign, ast.AnnAssign,
+           ast.AugAssign, ast.Expr, ast.Return, ast.Raise, ast.Assert, ast.Delete)  # fmt: skip
+"""What a number is told together with."""
+
 
 @attrs.frozen
 class Mutation:
@@ -50,23 +58,43 @@ class Mutation:
     source: str
 
 
-def mutations_of(source: str) -> Iterator[Mutation]:
-    """Yield every mutation of a module's source."""
+def mutations_of(source: str) -> list[Mutation]:
+    """Return every mutation of a module's source; of those that read alike, with their places."""
+    found = list(_mutations_of(source))
+    alike = collections.Counter(mutation.what for _, mutation in found)
+    named = [
+        attrs.evolve(one, what=f"in {function}, {one.what}") if alike[one.what] > 1 else one
+        for function, one in found
+    ]
+    alike = collections.Counter(mutation.what for mutation in named)
+    seen: collections.Counter[str] = collections.Counter()
+    for at, one in enumerate(named):
+        seen[one.what] += 1
+        if alike[one.what] > 1:
+            which = f"{one.what} ({seen[one.what]} of {alike[one.what]})"
+            named[at] = attrs.evolve(one, what=which)
+    return named
+
+
+def _mutations_of(source: str) -> Iterator[tuple[str, Mutation]]:
     plain = ast.parse(source)
     count = sum(1 for _ in _places(plain))
     for number in range(count):
         for variant in range(4):
             tree = ast.parse(source)
             node, field, at = list(_places(tree))[number]
-            before = _told(node, field, at)
+            parents = {of: node for node in ast.walk(tree) for of in ast.iter_child_nodes(node)}
+            told = _around(node, parents) if isinstance(node, ast.Constant) else node
+            before = _told(told, field, at)
             if not _change(node, field, at, variant):
                 break
-            after = _told(node, field, at)
+            after = _told(told, field, at)
             if after == before:
                 continue
             line = getattr(node, "lineno", 0)
+            what = _difference(before, after, is_part=told is not node)
             changed = ast.unparse(ast.fix_missing_locations(tree))
-            yield Mutation(line, f"{_short(before)} -> {_short(after)}", changed)
+            yield _function_of(node, parents), Mutation(line, what, changed)
 
 
 def _places(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int]]:
@@ -191,6 +219,36 @@ def _told(node: Any, field: str, at: int) -> str:
     return ast.unparse(node.body[at] if field == "body" else node)
 
 
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 90 else line[:89] + "…"
+def _around(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.AST:
+    # `8 -> 9` would name every 8 of the module: a number is told with its statement, or with what
+    # stands at the head of one that has others in it.
+    while not isinstance(node, ast.stmt) and isinstance(parents[node], _WITHIN):
+        node = parents[node]
+    return node
+
+
+def _function_of(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str:
+    names = []
+    while node in parents:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.append(node.name)
+        node = parents[node]
+    return ".".join(reversed(names)) or "the module"
+
+
+def _difference(before: str, after: str, *, is_part: bool) -> str:
+    before, after = (" ".join(text.split()) for text in (before, after))
+    if is_part:
+        same = next(
+            at for at, (old, new) in enumerate(zip(before, after, strict=False)) if old != new
+        )
+        before, after = (_behind(text, same - 45) for text in (before, after))
+    return f"{_short(before)} -> {_short(after)}"
+
+
+def _behind(line: str, start: int) -> str:
+    return line if len(line) <= _MOST or start <= 0 else "…" + line[start:]
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= _MOST else line[: _MOST - 1] + "…"
