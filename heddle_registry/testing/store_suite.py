@@ -139,10 +139,9 @@ class StoreSuite:
         claim = claim.ended(EndCause.EXPIRED, at, by="agent-y", reason="r").granted(holder, 4, None)
         _write(store, PutEntry(full), PutClaim(claim))
         loaded = _load(self.open_store(host, tmp_path), sessions=("agent-full",))
-        assert loaded.entries == {"agent-full": full}
+        assert (loaded.entries, loaded.claims) == ({"agent-full": full}, {full.thread: claim})
         assert loaded.entries["agent-full"].unknown == full.unknown
         assert loaded.entries["agent-full"].usage_summary.unknown == {"later": 1}
-        assert loaded.claims == {full.thread: claim}
 
     def test_effects_are_made_in_order_and_the_last_one_stands(self, tmp_path: Path) -> None:
         host = FakeHost()
@@ -248,7 +247,7 @@ class StoreSuite:
         assert len(store.look(Query()).entries) == len(names)
         assert _load(store, all_stale=True).stale_ids == ()
         host.advance(1)
-        assert store.look(Query()).entries == ()
+        assert (store.look(Query()).entries, store.load(names[0])) == ((), None)
         assert len(store.look(Query(include_stale=True)).entries) == len(names)
         assert sorted(_load(store, all_stale=True).stale_ids) == names
         some = _load(store, stale=True).stale_ids
@@ -301,6 +300,7 @@ class StoreSuite:
         look = store.look(Query(session_id="agent-a"))
         assert (look.claims, look.now) == ({"main": renewed}, host.now())
         assert look.entries[0].heartbeat_at == host.now().at
+        assert (store.load("agent-a"), store.load("agent-b")) == (look.entries[0], None)
         assert store.look(Query(thread="x")).claims == {"x": Claim(thread="x")}
 
     def test_no_change_is_lost_between_two_views(self, tmp_path: Path) -> None:

@@ -9,7 +9,13 @@ import pytest
 
 from heddle_registry import AgentRegistry
 from heddle_registry.adapters import examination
-from tests.process_helpers import NOBODY, as_nobody, needs_other_user, public_folder
+from tests.process_helpers import (
+    NOBODY,
+    as_nobody,
+    flock_holder,
+    needs_other_user,
+    public_folder,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,8 +37,116 @@ def findings(registry: AgentRegistry) -> dict[str, Check]:
     return {check.name: check for check in checks if check.status != "ok"}
 
 
-def test_nothing_is_wrong_with_a_fresh_registry(registry: AgentRegistry) -> None:
+def told(registry: AgentRegistry, name: str) -> list[str]:
+    return [c.detail for c in registry.store.examine(registry.host) if c.name == name]
+
+
+def test_nothing_is_wrong_with_a_fresh_registry(registry: AgentRegistry, tmp_path: Path) -> None:
     assert findings(registry) == {}
+    assert told(registry, "folder") == [str(tmp_path / ".heddle")]
+    assert told(registry, "entries") == ["1 readable"]
+    assert told(registry, "claims") == ["1 readable"]
+
+
+def test_a_registry_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:
+    none = AgentRegistry(tmp_path / ".heddle")
+    (check,) = none.store.examine(none.host)
+    assert (check.status, "the first reservation makes it" in check.detail) == ("ok", True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_holds_the_lock_at_this_moment_is_named(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    lock = tmp_path / ".heddle" / "agents" / ".lock"
+    with flock_holder(lock) as other:
+        (detail,) = told(registry, "lock")
+        assert detail.endswith(f"held by process {other.pid} at this moment")
+    assert "held" not in told(registry, "lock")[0]
+    lock.unlink()
+    assert findings(registry) == {}
+
+
+def test_the_index_is_told_as_it_stands(registry: AgentRegistry, tmp_path: Path) -> None:
+    registry.list()
+    assert told(registry, "index") == ["up to date"]
+    stranger = next((tmp_path / ".heddle" / "agents").glob("*.toml"))
+    os.utime(stranger, (1, 1))
+    stranger.rename(stranger.with_name("agent-renamed.toml"))
+    assert told(registry, "index") == ["behind; the next question brings it up to date"]
+    for path in (tmp_path / ".heddle").glob("index.sqlite*"):
+        path.unlink()
+    anew = AgentRegistry(tmp_path / ".heddle")
+    assert told(anew, "index") == ["none yet; the next question that needs it makes it"]
+
+
+def test_of_many_five_are_named_and_the_rest_counted(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    quarantine = tmp_path / ".heddle" / "agents" / ".quarantine"
+    quarantine.mkdir()
+    for number in range(5):
+        (quarantine / f"{number}").touch()
+    assert findings(registry)["quarantine"].detail.endswith(": 0, 1, 2, 3, 4")
+    for number in range(5, 7):
+        (quarantine / f"{number}").touch()
+    assert findings(registry)["quarantine"].detail.endswith(": 0, 1, 2, 3, 4 and 2 more")
+
+
+def test_every_folder_and_record_that_everybody_may_write_is_found_and_no_link(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    root = tmp_path / ".heddle"
+    open_to_all = []
+    for name in (".", "agents", "claims", "live", "wait", "tmp"):
+        folder = root / name
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o777)
+        open_to_all.append(folder)
+    entry = next((root / "agents").glob("*.toml"))
+    entry.chmod(0o602)
+    (root / "agents" / "link").symlink_to(entry)
+    checks = [c for c in registry.store.examine(registry.host) if c.name == "permissions"]
+    assert {c.detail.partition(" can be")[0] for c in checks} == {
+        str(path) for path in (*open_to_all, entry)
+    }
+    assert all(c.status == "bad" and c.repair is not None for c in checks)
+    assert told(registry, "folder") == [], "all is not well with the folder"
+    for check in checks:
+        assert check.repair is not None
+        check.repair()
+    assert told(registry, "permissions") == []
+    assert (root / "agents").stat().st_mode & 0o777 == 0o775
+
+
+@needs_other_user
+def test_what_cannot_be_changed_here_is_told_without_an_offer_to_mend_it(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    with public_folder() as public:
+        shared = public / "registry"
+        shutil.copytree(tmp_path / ".heddle", shared)
+        for path in (shared, shared / "agents", shared / "claims"):
+            path.chmod(0o755)
+        entry = next((shared / "agents").glob("*.toml"))
+        entry.chmod(0o646)
+        other = AgentRegistry(shared)
+        checks = as_nobody(
+            lambda: [
+                (c.name, c.status, c.detail, c.repair is not None)
+                for c in other.store.examine(other.host)
+                if c.name in ("folder", "permissions")
+            ]
+        )
+    assert (
+        "permissions",
+        "bad",
+        f"{entry} can be written by everybody on this machine",
+        False,
+    ) in (checks)
+    details = [detail for name, status, detail, _ in checks if (name, status) == ("folder", "warn")]
+    assert any("cannot be written here: looks work, changes fail" in detail for detail in details)
+    assert not any(status == "ok" for _, status, *_ in checks)
 
 
 def test_files_that_everybody_may_write_are_found_and_closed(
@@ -87,9 +201,9 @@ def test_an_index_that_only_another_user_can_keep_is_told(
         other = AgentRegistry(shared)
         other.list()
 
-        told = as_nobody(lambda: [c.detail for c in other.store.examine(other.host)])
-    assert any("only the folder's owner can keep it" in detail for detail in told)
-    assert any("belongs to user 65533, and you are user 65534" in detail for detail in told)
+        details = as_nobody(lambda: [c.detail for c in other.store.examine(other.host)])
+    assert any("only the folder's owner can keep it" in detail for detail in details)
+    assert any("belongs to user 65533, and you are user 65534" in detail for detail in details)
 
 
 @needs_other_user
@@ -100,8 +214,8 @@ def test_a_registry_that_may_not_be_entered_is_not_called_absent(
         shutil.copytree(tmp_path / ".heddle", public / "registry")
         (public / "registry").chmod(0o700)
         other = AgentRegistry(public / "registry")
-        told = as_nobody(lambda: [(c.status, c.detail, c.fix) for c in findings(other).values()])
-    [(status, detail, fix)] = told
+        found = as_nobody(lambda: [(c.status, c.detail, c.fix) for c in findings(other).values()])
+    [(status, detail, fix)] = found
     assert status == "bad"
     assert "no permission" in detail
     assert "belongs to" in fix

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+import threading
 
 import attrs
 import pytest
@@ -13,7 +14,7 @@ from heddle_registry.core.edit import decide_create, decide_log_query
 from heddle_registry.core.entry import AgentEntry, ContextQueryEntry
 from heddle_registry.core.evidence import LivenessFile, Subject
 from heddle_registry.core.lifecycle import AgentStatus
-from heddle_registry.core.transaction import Keys
+from heddle_registry.core.transaction import Decision, Keys
 from heddle_registry.ports.query import Query
 from heddle_registry.testing.fake_host import FakeHost
 
@@ -75,6 +76,24 @@ def test_a_log_that_runs_over_leaves_the_newest_hundred_in_the_entry():
     assert [query.path for query in entry.context_queries] == [f"/{n}" for n in range(3, 103)]
 
 
+def test_a_waiter_sleeps_until_it_is_woken_and_each_waking_wakes_it_once():
+    store = MemoryStore(FakeHost())
+    with store.join_line("main", 60) as place:
+        waiter = threading.Thread(target=place.wait, args=(60, None), daemon=True)
+        waiter.start()
+        waiter.join(0.2)
+        assert waiter.is_alive(), "nobody woke it"
+        store.transact(Keys(), lambda *_: Decision(freed=("main",)), {})
+        waiter.join(10)
+        assert not waiter.is_alive()
+        again = threading.Thread(target=place.wait, args=(0.5, None), daemon=True)
+        again.start()
+        again.join(0.1)
+        assert again.is_alive(), "the first waking is over"
+        again.join(10)
+        assert not again.is_alive(), "nor does it sleep longer than was asked"
+
+
 def test_there_is_no_liveness_lock_and_none_is_believed():
     host = FakeHost()
     store = MemoryStore(host)
@@ -83,3 +102,8 @@ def test_there_is_no_liveness_lock_and_none_is_believed():
     subject = Subject(session_id="a", owner=owner, liveness=LivenessFile(device=1, inode=1))
     assert store.observe(host, subject).liveness is None
     assert store.observe(host, subject).process is not None
+
+
+def test_nothing_is_ever_left_behind_or_unsafe():
+    store = MemoryStore(FakeHost())
+    assert (store.tidy(), store.tidy(dry_run=True), store.examine(FakeHost())) == ((), (), ())

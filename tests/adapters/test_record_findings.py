@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +27,10 @@ def findings(registry: AgentRegistry) -> dict[str, Check]:
     return {check.name: check for check in checks if check.status != "ok"}
 
 
+def told(registry: AgentRegistry, name: str) -> list[str]:
+    return [c.detail for c in registry.store.examine(registry.host) if c.name == name]
+
+
 def test_a_lost_claim_is_named_with_what_would_free_it(
     registry: AgentRegistry, tmp_path: Path
 ) -> None:
@@ -48,3 +53,31 @@ def test_a_young_file_that_is_no_toml_may_still_be_written_by_somebody(
     assert findings(registry)["entries"].repair is None
     os.utime(path, (1, 1))
     assert findings(registry)["entries"].repair is not None
+    assert told(registry, "entries") == [findings(registry)["entries"].detail]
+    soon = time.time() + 3600
+    os.utime(path, (soon, soon))
+    assert findings(registry)["entries"].repair is not None, "of a clock that was wrong"
+    path.unlink()
+    path.mkdir()
+    assert findings(registry)["entries"].repair is not None, "nobody is writing a folder"
+
+
+def test_sessions_that_nobody_here_can_observe_are_told_only_while_they_run_on_this_boot(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    with registry.reserve("other") as claim:
+        path = tmp_path / ".heddle" / "agents" / f"{claim.session_id}.toml"
+        own = path.read_text()
+        owner = registry.load(claim.session_id).owner
+        assert owner is not None
+        for kind in ("pid_ns", "time_ns"):
+            here = f'{kind} = "{getattr(owner, kind)}"'
+            assert here in own
+            path.write_text(own.replace(here, f'{kind} = "elsewhere"'))
+            assert findings(registry)["entries"].detail.startswith("1 run in another pid or time")
+        elsewhere = path.read_text()
+        path.write_text(elsewhere.replace(owner.boot_id, "00000000-0000-0000-0000-000000000000"))
+        assert "entries" not in findings(registry), "before the last boot"
+        path.write_text(elsewhere.replace('status = "active"', 'status = "complete"'))
+        assert "entries" not in findings(registry), "it has ended"
+        path.write_text(own)
