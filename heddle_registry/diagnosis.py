@@ -61,29 +61,31 @@ def diagnose(registry: AgentRegistry) -> Diagnosis:
     heddle_dir: str = getattr(registry.store, "heddle_dir", "")
     settings_check, settings = _settings(heddle_dir)
     plugins, faults = _plugins(registry, settings)
+    noted: tuple[PluginFault, ...] = ()
     if heddle_dir:
         from heddle_registry.faults import noted_faults
 
-        faults = (*faults, *noted_faults(heddle_dir))
+        noted = noted_faults(heddle_dir)
     return Diagnosis(
         checks=(
             *registry.store.examine(registry.host),
             settings_check,
             *_host(registry),
             _plugins_check(plugins, faults),
+            *_notes_check(heddle_dir, noted),
         ),
         plugins=plugins,
-        plugin_faults=faults,
+        plugin_faults=(*faults, *noted),
     )
 
 
 def mend(check: Check) -> Mending:
-    """Do what ``check.fix`` says. Blocks for the store's lock; never raises a `RegistryError`."""
+    """Do what ``check.fix`` says, or say why not. Blocks for the store's lock."""
     if check.repair is None:
         return Mending(check=check, done=False, result="nothing here can mend it")
     try:
         return Mending(check=check, done=True, result=check.repair())
-    except RegistryError as error:
+    except (RegistryError, OSError) as error:
         return Mending(check=check, done=False, result=str(error))
 
 
@@ -155,3 +157,21 @@ def _plugins_check(plugins: tuple[tuple[str, str], ...], faults: tuple[PluginFau
             fix="upgrade or remove them; HEDDLE_REGISTRY_PLUGINS names those to load",
         )
     return Check(name="plugins", status="ok", detail=f"{len(plugins)} loaded")
+
+
+def _notes_check(heddle_dir: str, noted: tuple[PluginFault, ...]) -> tuple[Check, ...]:
+    if not noted:
+        return ()
+    import os
+
+    from heddle_registry.faults import NAME
+
+    names = ", ".join(sorted({fault.plugin for fault in noted}))
+    return (
+        Check(
+            name="hooks",
+            status="warn",
+            detail=f"{len(noted)} noted while nobody read the error: {names}",
+            fix=f"see to them, then remove {os.path.join(heddle_dir, NAME)} by hand",
+        ),
+    )

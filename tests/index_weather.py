@@ -53,6 +53,7 @@ ABOUT_OWNERS = (
     "test_13_without_permission_nothing_is_called_absent_or_empty",
     "test_two_users_share_a_folder_that_both_may_write_to",
     "test_a_folder_of_another_user_is_doubtful",
+    "test_a_registry_that_may_not_be_entered_is_not_called_absent",
     "test_a_file_gets_its_folders_policy_whatever_the_umask",
     "test_a_shared_folders_group_is_kept_although_the_temporary_folder_has_another",
     "tests/cli/test_permissions.py",

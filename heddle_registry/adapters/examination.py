@@ -6,7 +6,7 @@ import os
 import stat
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from heddle_registry.adapters import repair
 from heddle_registry.adapters.filesystems import filesystem_of, is_doubtful
@@ -15,8 +15,8 @@ from heddle_registry.adapters.lock_holders import flock_holder
 from heddle_registry.adapters.lock_trial import lock_fault
 from heddle_registry.adapters.os_faults import unavailable
 from heddle_registry.adapters.record_files import shown_path
-from heddle_registry.adapters.record_findings import record_findings
-from heddle_registry.adapters.repair import named
+from heddle_registry.adapters.record_findings import record_findings, told
+from heddle_registry.adapters.repair import counted, named
 from heddle_registry.ports.findings import Check
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from heddle_registry.adapters.directory import DirectoryStore
     from heddle_registry.adapters.layout import Layout
     from heddle_registry.ports import Host
+
+_OWN_FILES: Final = ("config.toml", "faults.jsonl", "index.sqlite")
 
 
 def examine(store: DirectoryStore, host: Host, lock_timeout_s: float | None) -> tuple[Check, ...]:
@@ -58,7 +60,7 @@ def examine(store: DirectoryStore, host: Host, lock_timeout_s: float | None) -> 
 
 def _unseen(name: str, path: str, error: OSError) -> Check:
     refused = unavailable(shown_path(path), error, "look at it")
-    return Check(name=name, status="bad", detail=refused.message, fix=refused.hint)
+    return Check(name=name, status="bad", detail=told(refused), fix=refused.hint)
 
 
 def _folders(layout: Layout) -> Iterator[Check]:
@@ -132,16 +134,18 @@ def _folder(path: str, own: int | None, root_owner: int) -> Iterator[Check]:
 
 
 def _open_to_all(layout: Layout) -> Iterator[str]:
-    for folder in (layout.root, layout.agents, layout.claims, layout.live, layout.wait, layout.tmp):
-        paths = [folder]
-        if folder in (layout.agents, layout.claims):
+    # Of the root only what is ours. What lies in `wait` and `tmp` is soon gone.
+    paths = {os.path.join(layout.root, name) for name in _OWN_FILES}
+    paths |= {layout.root, *layout.folders}
+    for folder in (layout.agents, layout.claims, layout.live, layout.queries):
+        if not os.path.islink(folder):  # what lies behind it is not ours to change
             with suppress(OSError):  # told by whoever reads the records
-                paths += [os.path.join(folder, name) for name in os.listdir(folder)]
-        for path in paths:
-            with suppress(OSError):  # gone meanwhile
-                state = os.lstat(path)
-                if state.st_mode & stat.S_IWOTH and not stat.S_ISLNK(state.st_mode):
-                    yield path
+                paths |= {os.path.join(folder, name) for name in os.listdir(folder)}
+    for path in sorted(paths):
+        with suppress(OSError):  # not there, or gone meanwhile
+            state = os.lstat(path)
+            if state.st_mode & stat.S_IWOTH and not stat.S_ISLNK(state.st_mode):
+                yield path
 
 
 def _may_change(path: str) -> bool:
@@ -166,10 +170,7 @@ def _filesystem(layout: Layout) -> Check:
 
 def _lock(layout: Layout) -> Check:
     fix = "keep the registry on a file system that locks (--heddle-dir)"
-    try:
-        fault = lock_fault(layout.agents)
-    except OSError as error:
-        return Check(name="lock", status="bad", detail=f"it cannot be tried ({error.strerror})")
+    fault = lock_fault(layout.agents)
     if fault is not None:
         return Check(name="lock", status="bad", detail=fault, fix=fix)
     path = os.path.join(layout.agents, ".lock")
@@ -214,7 +215,8 @@ def _quarantine(layout: Layout) -> Check:
     return Check(
         name="quarantine",
         status="warn",
-        detail=f"{len(names)} damaged files in {shown_path(layout.quarantine)}: {named(names)}",
+        detail=f"{counted(len(names), 'damaged file')} in {shown_path(layout.quarantine)}: "
+        f"{named(names)}",
         fix="look whether anybody needs them, then remove them by hand",
     )
 

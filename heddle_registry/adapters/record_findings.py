@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import time
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from heddle_registry.adapters import repair
 from heddle_registry.adapters.folders import (
     Folders,
     claim_file_error,
-    damage_of,
     entry_file_error,
 )
 from heddle_registry.adapters.repair import named
 from heddle_registry.core.claim import ClaimState
-from heddle_registry.core.evidence import Subject, judge
+from heddle_registry.core.evidence import Subject
 from heddle_registry.core.standing import Witness, stand
 from heddle_registry.core.transaction import fact_key
 from heddle_registry.errors import RegistryError, StoreUnavailable
@@ -32,9 +29,6 @@ if TYPE_CHECKING:
     from heddle_registry.core.transaction import Facts
     from heddle_registry.ports import Host
 
-_FRESH_S: Final = 60.0
-"""A file that is younger may be one that somebody is still writing in place."""
-
 
 def record_findings(
     store: DirectoryStore, host: Host, lock_timeout_s: float | None
@@ -44,7 +38,7 @@ def record_findings(
     try:
         entry_files, claim_files = folders.agents.scan(), folders.claims.scan()
     except RegistryError as refused:
-        yield Check(name="records", status="bad", detail=refused.message, fix=refused.hint)
+        yield Check(name="records", status="bad", detail=told(refused), fix=refused.hint)
         return
     entries: dict[str, AgentEntry] = {}
     unreadable: set[str] = set()
@@ -102,11 +96,8 @@ def _entry(
     error: RegistryError,
     lock_timeout_s: float | None,
 ) -> Check:
-    path = os.path.join(store.layout.agents, file.name)
-
     def bad(fix: str, mending: partial[str] | None = None) -> Check:
-        detail = error.message
-        return Check(name="entries", status="bad", detail=detail, fix=fix, repair=mending)
+        return Check(name="entries", status="bad", detail=told(error), fix=fix, repair=mending)
 
     if isinstance(error, StoreUnavailable):
         return bad(error.hint or "make the file readable")
@@ -116,18 +107,12 @@ def _entry(
             f"rename it to agents/{own_name}",
             partial(repair.rename_entry, store, file.name, own_name, lock_timeout_s),
         )
-    subject = damage_of(file, error).subject
-    if subject is not None and judge(subject, store.observe(host, subject)).is_alive:
-        return bad(f"wait until process {subject.pid} has ended: it may still write to its branch")
-    try:
-        age_s = time.time() - os.lstat(path).st_mtime
-    except OSError:
-        age_s = _FRESH_S
-    if file.data is not None and 0 <= age_s < _FRESH_S:
-        return bad("wait a minute: somebody may be writing it at this moment")
+    wait = repair.why_wait(store, host, file, error)
+    if wait is not None:
+        return bad(wait)
     return bad(
         "move it to agents/.quarantine",
-        partial(repair.quarantine_entry, store, file.name, lock_timeout_s),
+        partial(repair.quarantine_entry, store, host, file.name, lock_timeout_s),
     )
 
 
@@ -139,18 +124,38 @@ def _claim(
     entries: dict[str, AgentEntry],
     lock_timeout_s: float | None,
 ) -> Check:
+    def bad(fix: str, mending: partial[str] | None = None) -> Check:
+        return Check(name="claims", status="bad", detail=told(error), fix=fix, repair=mending)
+
     if isinstance(error, StoreUnavailable):
-        fix, mending = error.hint or "make the file readable", None
-    else:
-        thread = repair.thread_of_claim(file, entries.values())
-        if thread is None:
-            fix = "nothing says whose branch it is: once nobody works there, remove it by hand"
-            mending = None
-        else:
-            fence = repair.next_fence(file, thread, entries.values())
-            fix = f"write the claim on {thread!r} anew, with fence {fence}"
-            mending = partial(repair.rebuild_claim, store, host, file.name, lock_timeout_s)
-    return Check(name="claims", status="bad", detail=error.message, fix=fix, repair=mending)
+        return bad(error.hint or "make the file readable")
+    own_name = repair.claim_name_by_content(store.layout, file)
+    if own_name is not None:
+        return bad(
+            f"rename it to claims/{own_name}",
+            partial(repair.rename_claim, store, file.name, own_name, lock_timeout_s),
+        )
+    thread = repair.thread_of_claim(file, entries.values())
+    if thread is None and repair.is_spare(store.layout, file):
+        return bad(
+            "move it to agents/.quarantine: it is no branch's claim",
+            partial(repair.quarantine_claim, store, file.name, lock_timeout_s),
+        )
+    if thread is None:
+        return bad(
+            "nothing says for sure whose branch it is: find the one that `why` calls damaged, and "
+            "once nobody works on that, move the file away by hand"
+        )
+    return bad(
+        f"write the claim on {thread!r} anew, with fence "
+        f"{repair.next_fence(file, thread, entries.values())}",
+        partial(repair.rebuild_claim, store, host, file.name, lock_timeout_s),
+    )
+
+
+def told(error: RegistryError) -> str:
+    """Return what is wrong, without the word that looking has changed nothing."""
+    return error.message.removesuffix("; nothing was changed")
 
 
 def _lost(

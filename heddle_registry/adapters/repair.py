@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, Final
+import time
+from typing import TYPE_CHECKING, Any, Final
 
 from heddle_registry.adapters.atomic_file import replace_file
-from heddle_registry.adapters.folders import Folders, claim_file_error, entry_file_error
+from heddle_registry.adapters.folders import (
+    Folders,
+    claim_file_error,
+    damage_of,
+    entry_file_error,
+)
 from heddle_registry.adapters.housekeeping import leftovers, tidy
-from heddle_registry.adapters.layout import SUFFIX, thread_hash
+from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.adapters.moving import kept_name, move, name_again, put_aside
 from heddle_registry.adapters.os_faults import unavailable
 from heddle_registry.adapters.record_files import shown_path
@@ -35,6 +41,9 @@ if TYPE_CHECKING:
     from heddle_registry.ports import Host
 
 _MOST_NAMED: Final = 5
+_HASH_DIGITS: Final = 32
+_FRESH_S: Final = 60.0
+"""A file that is younger may be one that somebody is still writing in place."""
 NOTHING_LEFT: Final = "nothing is wrong with it any more"
 
 
@@ -56,6 +65,11 @@ def remove_leftovers(store: DirectoryStore, lock_timeout_s: float | None) -> str
     removed = tidy(store, lock_timeout_s)
     left = [os.path.relpath(path, store.layout.root) for path in leftovers(store.layout)]
     return f"removed {len(removed)}" + (f"; left: {named(left)}" if left else "")
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things for people."""
+    return f"{number} {what}" + ("s" if number != 1 else "")
 
 
 def named(names: Sequence[str]) -> str:
@@ -83,10 +97,13 @@ def name_by_content(layout: Layout, file: RecordFile[AgentEntry]) -> str | None:
     """Return the name that a misnamed but readable entry should have, if that is free."""
     if file.record is None or not is_session_id(file.record.session_id):
         return None
-    name = file.record.session_id + SUFFIX
+    return _own_name(layout.agents, file, layout.entry_name(file.record.session_id))
+
+
+def _own_name(folder: str, file: RecordFile[Any], name: str) -> str | None:
     try:
         # A second name of the same file is what an earlier repair left that was killed.
-        there = os.lstat(os.path.join(layout.agents, name)).st_ino
+        there = os.lstat(os.path.join(folder, name)).st_ino
         is_free = file.stamp is not None and there == file.stamp[0]
     except FileNotFoundError:
         is_free = True
@@ -110,20 +127,97 @@ def rename_entry(
     return f"it is agents/{new_name} now"
 
 
-def quarantine_entry(store: DirectoryStore, name: str, lock_timeout_s: float | None) -> str:
+def why_wait(
+    store: DirectoryStore, host: Host, file: RecordFile[AgentEntry], error: RegistryError
+) -> str | None:
+    """Return why a damaged entry may not be moved yet; None where it may."""
+    subject = damage_of(file, error).subject
+    if subject is not None and judge(subject, store.observe(host, subject)).is_alive:
+        return f"Wait until process {subject.pid} has ended: it may still write to its branch"
+    try:
+        age_s = time.time() - os.lstat(os.path.join(store.layout.agents, file.name)).st_mtime
+    except OSError:
+        return None
+    if file.data is not None and 0 <= age_s < _FRESH_S:
+        return "Wait a minute: somebody may be writing it at this moment"
+    return None
+
+
+def quarantine_entry(
+    store: DirectoryStore, host: Host, name: str, lock_timeout_s: float | None
+) -> str:
     """Move a damaged entry out of the way, whatever it is. Nothing is deleted.
 
-    :raises StoreUnavailable: it cannot be read or moved just now.
+    :raises StoreUnavailable: it cannot be read or moved just now, or somebody may need it there.
     """
     layout = store.layout
     with store.lock().held(lock_timeout_s):
         file = Folders(layout).agents.one(name)
         error = entry_file_error(file) if file is not None else None
-        if error is None:
+        if file is None or error is None:
             return NOTHING_LEFT
         _refuse_unread(error)
+        wait = why_wait(store, host, file, error)
+        if wait is not None:
+            raise StoreUnavailable(file.path, "it changed meanwhile", wait)
         kept = kept_name(name)
         put_aside(layout, layout.agents, name, kept)
+    return f"it is agents/.quarantine/{kept} now"
+
+
+def claim_name_by_content(layout: Layout, file: RecordFile[Claim]) -> str | None:
+    """Return the name that a misnamed but readable claim should have, if that is free."""
+    if file.record is None:
+        return None
+    return _own_name(layout.claims, file, layout.claim_name(file.record.thread))
+
+
+def rename_claim(
+    store: DirectoryStore, name: str, new_name: str, lock_timeout_s: float | None
+) -> str:
+    """Give a claim's file the name that its branch asks for: only there it holds that."""
+    layout = store.layout
+    with store.lock().held(lock_timeout_s):
+        file = Folders(layout).claims.one(name)
+        if file is None or claim_file_error(file) is None:
+            return NOTHING_LEFT
+        if claim_name_by_content(layout, file) != new_name:
+            raise StoreUnavailable(file.path, "it changed meanwhile", "Look again")
+        move(layout.claims, name, layout.claims, new_name)
+    return f"it is claims/{new_name} now"
+
+
+def is_spare(layout: Layout, file: RecordFile[Claim]) -> bool:
+    """Return whether no branch loses anything with a file that is none's claim.
+
+    It is a copy of a claim that is there and has no smaller fence, or bears no claim's name and
+    says nothing of a branch.
+    """
+    if file.record is None:
+        is_hash = len(file.stem) == _HASH_DIGITS and set(file.stem) <= set("0123456789abcdef")
+        return not is_hash and remains_of_claim(file.data or b"").thread is None
+    own = Folders(layout).claims.one(layout.claim_name(file.record.thread))
+    if own is None or own.record is None or claim_file_error(own) is not None:
+        return False
+    return own.name != file.name and own.record.fence >= file.record.fence
+
+
+def quarantine_claim(store: DirectoryStore, name: str, lock_timeout_s: float | None) -> str:
+    """Move a file out of the way that is no branch's claim. Nothing is deleted.
+
+    :raises StoreUnavailable: it cannot be read or moved just now.
+    """
+    layout = store.layout
+    with store.lock().held(lock_timeout_s):
+        file = Folders(layout).claims.one(name)
+        error = claim_file_error(file) if file is not None else None
+        if file is None or error is None:
+            return NOTHING_LEFT
+        _refuse_unread(error)
+        if not is_spare(layout, file) or claim_name_by_content(layout, file) is not None:
+            raise StoreUnavailable(file.path, "it changed meanwhile", "Look again")
+        kept = kept_name(f"claim-{name}")
+        put_aside(layout, layout.claims, name, kept)
     return f"it is agents/.quarantine/{kept} now"
 
 

@@ -247,3 +247,24 @@ def test_a_quarantine_that_may_not_be_read_is_not_called_empty(
     monkeypatch.setattr(os, "listdir", listdir)
     check = findings(registry)["quarantine"]
     assert (check.status, "no permission" in check.detail) == ("bad", True)
+
+
+def test_no_permission_is_changed_behind_a_link(registry: AgentRegistry, tmp_path: Path) -> None:
+    live = tmp_path / ".heddle" / "live"
+    shutil.rmtree(live, ignore_errors=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "open").touch()
+    (tmp_path / "elsewhere" / "open").chmod(0o666)
+    live.symlink_to(tmp_path / "elsewhere")
+    assert set(findings(registry)) == {"folder"}
+
+
+def test_settings_that_everybody_may_write_are_bad(registry: AgentRegistry, tmp_path: Path) -> None:
+    settings = tmp_path / ".heddle" / "config.toml"
+    settings.touch()
+    settings.chmod(0o666)
+    check = findings(registry)["permissions"]
+    assert "config.toml" in check.detail
+    assert check.repair is not None
+    check.repair()
+    assert findings(registry) == {}

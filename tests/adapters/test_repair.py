@@ -297,3 +297,47 @@ def test_what_lies_in_a_claims_place_keeps_its_name_in_the_quarantine(
     assert mend(check).done
     (kept,) = (tmp_path / ".heddle" / "agents" / ".quarantine").iterdir()
     assert kept.name.startswith("claim-")
+
+
+def test_a_renamed_claim_gets_its_branch_back_with_its_fence(registry: AgentRegistry) -> None:
+    with registry.reserve("main") as first:
+        pass
+    registry.delete(first.session_id)
+    path = claim_file(registry, "main")
+    path.rename(path.with_name("moved-by-hand.toml"))
+    (check,) = found_in(registry, "claims")
+    assert path.name in check.fix
+    assert mend(check).done
+    with registry.reserve("main") as claim:
+        assert claim.fence == first.fence + 1
+
+
+@pytest.mark.parametrize("text", ["nothing", None])
+def test_a_file_that_is_no_branchs_claim_is_put_aside(
+    registry: AgentRegistry, tmp_path: Path, text: str | None
+) -> None:
+    with registry.reserve("main"):
+        pass
+    path = claim_file(registry, "main")
+    other = path.with_name("copy.toml")
+    other.write_text(text or path.read_text())
+    kept_text = other.read_text()
+    (check,) = found_in(registry, "claims")
+    assert mend(check).done
+    (kept,) = (tmp_path / ".heddle" / "agents" / ".quarantine").iterdir()
+    assert kept.read_text() == kept_text
+    assert [check.status for check in found_in(registry, "claims")] == ["ok"]
+
+
+def test_an_entry_is_not_moved_once_somebody_may_be_writing_it_again(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    path = tmp_path / ".heddle" / "agents" / "agent-bad.toml"
+    path.write_text("= one")
+    os.utime(path, (1, 1))
+    (check,) = found_in(registry, "entries")
+    path.write_text("= two")
+    mending = mend(check)
+    assert not mending.done
+    assert "Wait a minute" in mending.result
+    assert path.exists()

@@ -4,6 +4,8 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from heddle_registry import Timestamp
+from heddle_registry.faults import note_fault
 from tests.cli.test_list import put
 
 if TYPE_CHECKING:
@@ -145,7 +147,7 @@ def test_what_killed_programs_left_and_what_was_put_aside_is_told_and_the_first_
     aside.write_text("= no toml")
     found = unsafe(heddle)
     assert found["left over"]["detail"] == "1 from killed programs: tmp/.x.toml.0123.tmp"
-    assert "1 damaged files" in found["quarantine"]["detail"]
+    assert "1 damaged file in" in found["quarantine"]["detail"]
     assert "bad.toml.01" in found["quarantine"]["detail"]
     assert "done: removed 1" in heddle("doctor", "--fix").out
     assert not temp.exists()
@@ -193,3 +195,14 @@ def test_sessions_of_another_namespace_are_told(heddle: Heddle) -> None:
     found = unsafe(heddle)["entries"]
     assert f"1 run in another pid or time namespace ({session_id})" in found["detail"]
     assert "TTL" in found["fix"]
+
+
+def test_what_hooks_met_is_told_apart_from_plugins_with_how_to_forget_it(heddle: Heddle) -> None:
+    heddle("reserve", "main", "--ttl", "60")
+    at = Timestamp("2026-07-01T12:00:00Z")
+    note_fault(str(heddle.folder), "codex", "relay start", "no JSON", at)
+    found = unsafe(heddle)
+    assert set(found) == {"hooks"}
+    assert "codex" in found["hooks"]["detail"]
+    assert str(heddle.folder / "faults.jsonl") in found["hooks"]["fix"]
+    assert heddle.json("doctor")["plugin_faults"][0]["hook"] == "relay start"

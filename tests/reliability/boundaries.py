@@ -333,8 +333,9 @@ def fences_of(folder: Path) -> dict[str, int]:
         if data == NO_CLAIM:
             found["main"] = NO_CLAIMS_FENCE
             continue
-        claim = claim_from_toml(data, str(path))
-        found[claim.thread] = claim.fence
+        with contextlib.suppress(RecordCorrupt):  # told as a problem, where it is one
+            claim = claim_from_toml(data, str(path))
+            found[claim.thread] = claim.fence
     copies: dict[str, int] = {}
     for path in filter(Path.is_file, (folder / "agents").glob("agent-*.toml")):
         with contextlib.suppress(RecordCorrupt):

@@ -30,6 +30,7 @@ started_at = "2026-07-01T12:00:00Z"
 status = "active"
 """
 CLAIM = f"{thread_hash('main')}.toml"
+ELSEWHERE = f"{thread_hash('elsewhere')}.toml"
 
 
 def store_of(world: World) -> DirectoryStore:
@@ -105,6 +106,16 @@ def _edited_entry(world: World) -> None:
         file.write(data.replace(b'"elsewhere"', b'"somewhere"'))
 
 
+def _misnamed_claim(world: World) -> None:
+    _held(world)
+    (world.folder / "claims" / CLAIM).rename(world.folder / "claims" / ELSEWHERE)
+
+
+def _no_claim(world: World) -> None:
+    _held(world)
+    (world.folder / "claims" / "notes.toml").write_bytes(NOT_TOML)
+
+
 def _open_to_all(world: World) -> None:
     _held(world)
     (world.folder / "claims" / CLAIM).chmod(0o666)
@@ -129,7 +140,7 @@ def _littered(world: World) -> None:
 
 
 def _quarantine(world: World, _: Any) -> str:
-    return repair.quarantine_entry(store_of(world), "agent-bad.toml", 5)
+    return repair.quarantine_entry(store_of(world), world.host, "agent-bad.toml", 5)
 
 
 def _rename(world: World, _: Any) -> str:
@@ -138,6 +149,14 @@ def _rename(world: World, _: Any) -> str:
 
 def _rebuild(world: World, _: Any) -> str:
     return repair.rebuild_claim(store_of(world), world.host, CLAIM, 5)
+
+
+def _rename_claim(world: World, _: Any) -> str:
+    return repair.rename_claim(store_of(world), ELSEWHERE, CLAIM, 5)
+
+
+def _put_claim_aside(world: World, _: Any) -> str:
+    return repair.quarantine_claim(store_of(world), "notes.toml", 5)
 
 
 def _close(world: World, _: Any) -> str:
@@ -183,6 +202,11 @@ def _is_indexed(folder: Path, answer: str) -> None:
         assert rows == [("somewhere",)]
 
 
+def _is_aside(folder: Path, answer: str) -> None:
+    assert [path.name for path in (folder / "claims").iterdir()] == [CLAIM]
+    assert answer == repair.NOTHING_LEFT or (folder / answer.split()[2]).exists(), answer
+
+
 def _is_renamed(folder: Path, _: str) -> None:
     names = {path.name for path in (folder / "agents").glob("*.toml")}
     assert names == {"agent-elsewhere.toml", "agent-lost.toml"}
@@ -220,6 +244,10 @@ MENDING = (
               _with_one_name(_rebuild), keeps=NO_CLAIM, mends=doctor),
     Operation("write a claim anew where a folder lies", _folder_for_claim, _rebuild,
               keeps=NOT_TOML, mends=doctor),
+    Operation("give a claim its own name", _misnamed_claim, _rename_claim, mends=doctor,
+              proves=_is_aside),
+    Operation("move a file away that is no claim", _no_claim, _put_claim_aside,
+              keeps=NOT_TOML, mends=doctor, proves=_is_aside),
     Operation("close a file to everybody else", _open_to_all, _close, mends=doctor,
               proves=_is_closed),
     Operation("remove what is left over", _littered, _remove, mends=doctor, proves=_is_as_told),

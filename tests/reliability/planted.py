@@ -15,8 +15,10 @@ from heddle_registry import ClaimLost
 from heddle_registry.adapters import (
     atomic_file,
     directory,
+    layout,
     line,
     lock_file,
+    moving,
     query_log,
     writing,
 )
@@ -249,6 +251,18 @@ BUGS = (
     ),
     Bug("power", "a file is not synced", _no_file_sync, promises.no_power_cut_tears_or_loses),
     Bug("power", "a folder is not synced", _no_folder_sync, promises.no_power_cut_tears_or_loses),
+    Bug(
+        "power",
+        "a file that is moved has one name at a time",
+        _patched(moving, "name_again", lambda *_: False),
+        promises.no_power_cut_takes_a_damaged_file,
+    ),
+    Bug(
+        "power",
+        "a new folder is not synced",
+        _patched(layout, "_sync_name", lambda _: None),
+        promises.no_power_cut_takes_a_damaged_file,
+    ),
     Bug(
         "power",
         "every replacement leaves its folder's sync out",

@@ -101,6 +101,17 @@ def no_power_cut_tears_or_loses(folder: Path) -> None:
             check_every_outage(_operation(name), folder / name)
 
 
+def no_power_cut_takes_a_damaged_file(folder: Path) -> None:
+    from tests.reliability.mending import MENDING
+    from tests.reliability.test_power_loss import check_every_outage
+
+    with no_waiting_for_the_disk():
+        for operation in MENDING:
+            if operation.name in ("move a damaged entry away", "write a damaged claim anew"):
+                (folder / operation.name).mkdir()
+                check_every_outage(operation, folder / operation.name)
+
+
 def whatever_fails_is_told_as_it_is(folder: Path) -> None:
     from tests.reliability.test_every_boundary import table_of
 

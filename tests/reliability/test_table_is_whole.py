@@ -26,8 +26,9 @@ ONLY_LOOK = {
     # Nobody else's business: no file, or one that is there already.
     "DirectoryStore.lock", "HeldFile.fileno", "HeldFile.release", "Place.wait",
     "housekeeping.is_held", "housekeeping.leftovers", "housekeeping.temp_files",
-    "line.living_tickets", "moving.kept_name", "repair.name_by_content", "repair.named",
-    "repair.next_fence", "repair.thread_of_claim",
+    "line.living_tickets", "moving.kept_name", "repair.claim_name_by_content", "repair.counted",
+    "repair.is_spare", "repair.name_by_content", "repair.named", "repair.next_fence",
+    "repair.thread_of_claim", "repair.why_wait",
 }  # fmt: skip
 """Every other public function is one that writes: a new one stands on the table or in here."""
 ONLY_UNDO = {"query_log.cut_queries"}
