@@ -37,7 +37,7 @@ from heddle_registry.core.evidence import (
 from heddle_registry.core.renew import FenceAnswer
 from heddle_registry.core.timestamp import NS_PER_S, Instant
 from heddle_registry.core.transaction import Damage
-from heddle_registry.registry import reserving
+from heddle_registry.registry import attempt
 from tests.reliability import promises
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _no_folder_sync(patch: pytest.MonkeyPatch) -> None:
 
 
 def _claim_first(patch: pytest.MonkeyPatch) -> None:
-    decide = reserving.decide_reserve
+    decide = attempt.decide_reserve
 
     def turned(*given: Any) -> Any:
         decision = decide(*given)
@@ -93,7 +93,7 @@ def _claim_first(patch: pytest.MonkeyPatch) -> None:
             return attrs.evolve(decision, effects=(effects[1], effects[0], *effects[2:]))
         return decision
 
-    patch.setattr(reserving, "decide_reserve", turned)
+    patch.setattr(attempt, "decide_reserve", turned)
 
 
 def _always_trusted(patch: pytest.MonkeyPatch) -> None:
