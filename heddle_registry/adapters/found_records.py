@@ -150,7 +150,7 @@ class FoundRecords:
             found = self.snapshot().records.active()
         else:
             column = "real_path" if field == "path" else field
-            found = self._entries(f"{column} = ? AND status = 'active'", (value,))
+            found = self._entries(f"{column} = ? AND +status = 'active'", (value,))
         return [
             entry
             for entry in found
@@ -247,16 +247,19 @@ class FoundRecords:
             if value is not None:
                 where.append(f"{name} = ?")
                 arguments.append(value)
-        if query.active_only:
-            where.append("status = 'active'")
         if query.path is not None:
             where.append("real_path = ?")
             arguments.append(query.path)
         if query.owner_pids is not None:
-            where.append(f"pid IN ({', '.join('?' * len(query.owner_pids))})")
+            # Whose pid is not its owner's has no owner that counts.
+            column = "owner_pid" if query.records_owner else "pid"
+            where.append(f"{column} IN ({', '.join('?' * len(query.owner_pids))})")
             arguments += query.owner_pids
-        if query.records_owner:
+        elif query.records_owner:
             where.append("owner_pid IS NOT NULL")
+        if query.active_only:
+            # By the index on the key, where there is one: most entries may be Active.
+            where.append("+status = 'active'" if arguments else "status = 'active'")
         found = self._entries(" AND ".join(where), arguments)
         if query.include_stale or query.active_only:
             return found

@@ -60,7 +60,7 @@ CREATE INDEX claims_bad ON claims (is_record) WHERE is_record = 0;
     f"CREATE INDEX entries_{name} ON entries ({name}) WHERE {name} IS NOT NULL;\n"
     for name in (
         "native_actor_key", "native_parent_actor_key", "native_instance_key",
-        "client_instance_id", "heddle_session_id", "real_path", "pid",
+        "client_instance_id", "heddle_session_id", "real_path", "pid", "owner_pid",
     )
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,8 +15,8 @@ from heddle_registry.core.claim import Claim, ClaimHolder, EndCause
 from heddle_registry.core.entry import AgentEntry
 from heddle_registry.core.evidence import Owner
 from heddle_registry.core.lifecycle import AgentStatus
-from heddle_registry.core.timestamp import Timestamp
-from heddle_registry.core.transaction import Decision, Keys, PutClaim, PutEntry
+from heddle_registry.core.timestamp import Instant, Timestamp
+from heddle_registry.core.transaction import LOOKUP_FIELDS, Decision, Keys, PutClaim, PutEntry
 from heddle_registry.errors import RecordCorrupt
 from heddle_registry.ports.query import Query
 from heddle_registry.testing.fake_host import FakeHost
@@ -306,3 +307,58 @@ def test_what_the_index_cannot_hold_is_read_from_the_file(both: Both) -> None:
         (found,) = both.indexed().active_on(written.thread)
         assert found == written
         assert found.unknown == written.unknown
+
+
+@pytest.mark.parametrize(
+    ("key", "ask"),
+    [
+        ("thread", lambda records, _: records.active_on("main")),
+        ("thread", lambda records, now: records.matching(Query(thread="main"), now)),
+        ("pid", lambda records, now: records.matching(Query(owner_pids=(7, 8)), now)),
+        (
+            "owner_pid",
+            lambda records, now: records.matching(
+                Query(owner_pids=(7, 8), records_owner=True, active_only=True), now
+            ),
+        ),
+        *[
+            (
+                "real_path" if field == "path" else field,
+                lambda records, _, field=field: records.active_with(field, "k"),
+            )
+            for field in LOOKUP_FIELDS
+        ],
+        *[
+            (
+                "real_path" if name == "path" else name,
+                lambda records, now, name=name: records.matching(
+                    Query(**{name: "k"}, active_only=True), now
+                ),
+            )
+            for name in (
+                "native_actor_key",
+                "native_parent_actor_key",
+                "native_instance_key",
+                "client_instance_id",
+                "heddle_session_id",
+                "path",
+            )
+        ],
+    ],
+)
+def test_a_look_up_goes_by_the_index_on_its_key_and_not_through_every_active_entry(
+    both: Both, key: str, ask: Callable[[FoundRecords, Instant], object]
+) -> None:
+    asked: list[str] = []
+    connection = sqlite3.connect(both.layout.index)
+    both.index._connect().set_trace_callback(asked.append)
+    ask(both.indexed(), both.now)
+    plans = [
+        row[3]
+        for query in asked
+        if query.startswith("SELECT * FROM entries")
+        for row in connection.execute(f"EXPLAIN QUERY PLAN {query}")
+    ]
+    connection.close()
+    assert plans
+    assert all(f"USING INDEX entries_{key} ({key}=?" in plan for plan in plans), plans
