@@ -8,7 +8,8 @@ import pytest
 
 from heddle_registry import AgentRegistry
 from heddle_registry.adapters.liveness_file import hold_liveness
-from heddle_registry.errors import StoreUnavailable
+from heddle_registry.errors import LockTimeout, StoreUnavailable
+from tests.process_helpers import flock_holder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,3 +104,63 @@ def test_nothing_goes_where_the_claims_cannot_be_read(
     with pytest.raises(StoreUnavailable, match="nothing was changed"):
         registry.store.tidy()
     assert all(path.exists() for path in junk)
+
+
+def test_who_only_looks_and_who_finds_nothing_wait_for_no_lock(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    root = tmp_path / ".heddle"
+    with registry.reserve("main"):
+        pass
+    registry.store.tidy()
+    impatient = AgentRegistry(root, lock_timeout_s=0)
+    with flock_holder(root / "agents" / ".lock"):
+        assert impatient.store.tidy() == ()
+        (root / "tmp" / ".x.toml.0123.tmp").touch()
+        assert impatient.store.tidy(dry_run=True) == ("tmp/.x.toml.0123.tmp",)
+        with pytest.raises(LockTimeout):
+            impatient.store.tidy()
+
+
+def test_what_cannot_be_removed_is_left_and_not_named(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    root = tmp_path / ".heddle"
+    with registry.reserve("main"):
+        pass
+    registry.store.tidy()
+    (root / "queries").mkdir(exist_ok=True)
+    (root / "queries" / "agent-gone.jsonl").mkdir()
+    (root / "queries" / "notes").touch()
+    (root / "agents" / ".x.toml.tmp-1-2-3").mkdir()
+    (root / "tmp" / ".x.toml.0123.tmp").touch()
+    assert registry.store.tidy() == ("tmp/.x.toml.0123.tmp",)
+    assert (root / "queries" / "notes").exists(), "it is no query log"
+    assert registry.store.tidy(dry_run=True) == ("queries/agent-gone.jsonl",)
+
+
+def test_a_line_in_which_nobody_waits_goes_with_its_last_ticket(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    root = tmp_path / ".heddle"
+    with registry.reserve("main"):
+        pass
+    for line, name in (("0", "1"), ("1", "notes"), ("2", "notes.wake")):
+        (root / "wait" / line).mkdir(parents=True)
+        (root / "wait" / line / name).touch()
+    assert "wait/0/1" in registry.store.tidy()
+    assert sorted(os.listdir(root / "wait")) == ["1", "2"], "what is no ticket stays"
+
+
+def test_a_living_waiters_wake_up_call_stays(registry: AgentRegistry, tmp_path: Path) -> None:
+    root = tmp_path / ".heddle"
+    with registry.reserve("main"):
+        pass
+    (root / "wait" / "0").mkdir(parents=True)
+    (root / "wait" / "0" / "1.wake").touch()
+    waiter = hold_liveness(str(root / "wait" / "0" / "1"))
+    try:
+        assert not any(path.startswith("wait") for path in registry.store.tidy())
+    finally:
+        waiter.release()
+    assert {"wait/0/1", "wait/0/1.wake"} <= set(registry.store.tidy())

@@ -30,7 +30,9 @@ def test_queries_are_one_json_object_a_line_whatever_they_hold(tmp_path: Path) -
     append_queries(str(tmp_path), "agent-a", (query("one"), query("two\nlines", "\u2028")))
     append_queries(str(tmp_path), "agent-a", (query("three"),))
     file = tmp_path / "agent-a.jsonl"
-    read = [json.loads(line) for line in file.read_bytes().split(b"\n") if line]
+    *lines, rest = file.read_bytes().split(b"\n")
+    read = [json.loads(line) for line in lines]
+    assert rest == b"", "each line ends, and none is empty"
     assert [(line["path"], line["scope"]) for line in read] == [
         ("one", None),
         ("two\nlines", "\u2028"),
