@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from heddle_registry.core.claim import Claim
 
 _I64_MAX: Final = 2**63 - 1
-_TEXTS: Final = (
-    "session_id", "client_instance_id", "native_actor_key", "native_parent_actor_key",
-    "native_instance_key", "heddle_session_id", "thread_id", "thread", "boot_id",
-    "liveness_path", "anchor_state", "anchor_root", "reservation_token", "path", "base_state",
-    "provider", "model", "harness", "thinking_level", "report_flush_state", "attach_reason",
-    "task_assignment_id", "winning_attach_rule", "probe_source",
+_TOLD: Final = ("session_id", "thread", "status", "started_at")
+_SHOWN: Final = ("pid", "boot_id", "model", "harness", "attach_reason", "task_assignment_id")
+"""What a listing for people looks at, beside those that every look is told."""
+_PLAIN: Final = (
+    "client_instance_id", "native_actor_key", "native_parent_actor_key", "native_instance_key",
+    "heddle_session_id", "thread_id", "liveness_path", "anchor_state", "anchor_root",
+    "reservation_token", "path", "base_state", "provider", "thinking_level",
+    "report_flush_state", "winning_attach_rule", "probe_source", "probe_confidence",
 )  # fmt: skip
 _TIMES: Final = ("heartbeat_at", "last_progress_at", "completed_at")
 _USAGE: Final = (
@@ -45,7 +47,7 @@ _OWN: Final = (
 _OWNER: Final = ("pid", "boot_id", "host", "pid_ns", "time_ns", "start_ticks", "command")
 
 FIELD_COLUMNS: Final = (
-    *_TEXTS, "attach_precedence", "pid", "probe_confidence", "status", *_TIMES, "started_at",
+    *_TOLD, *_SHOWN, *_PLAIN, "attach_precedence", *_TIMES,
     *(f"usage_{name}" for name in _USAGE),
     *(f"own_{name}" for name in _OWN),
     *(f"owner_{name}" for name in _OWNER),
@@ -57,7 +59,7 @@ KEY_COLUMNS: Final = ("started_s", "started_n", "ended_ns", "real_path")
 """What only look-ups need: the start as numbers, the end, and the canonical path."""
 
 # Read at once, in C: a rebuild asks every entry for all of them.
-_texts_of: Final = attrgetter(*_TEXTS)
+_plain_of: Final = attrgetter(*_SHOWN, *_PLAIN)
 _times_of: Final = attrgetter(*_TIMES)
 _usage_of: Final = attrgetter(*_USAGE)
 _own_of: Final = attrgetter(*_OWN)
@@ -65,13 +67,10 @@ _owner_of: Final = attrgetter(*_OWNER)
 _NO_OWN: Final = (None,) * len(_OWN)
 _NO_OWNER: Final = (None,) * len(_OWNER)
 _KEYS: Final = len(KEY_COLUMNS)
-_SESSION: Final = FIELD_COLUMNS.index("session_id")
-_THREAD: Final = FIELD_COLUMNS.index("thread")
-_STATUS: Final = FIELD_COLUMNS.index("status")
-_STARTED: Final = FIELD_COLUMNS.index("started_at")
-_PLAIN: Final = FIELD_COLUMNS.index("probe_confidence") + 1
-_FIRST_USAGE: Final = FIELD_COLUMNS.index(f"usage_{_USAGE[0]}")
-_FIRST_OWN: Final = FIELD_COLUMNS.index(f"own_{_OWN[0]}")
+_AT_PLAIN: Final = len(_TOLD) + len(_SHOWN)
+_AT_LINES: Final = _AT_PLAIN + len(_PLAIN)
+_AT_USAGE: Final = _AT_LINES + 1 + len(_TIMES)
+_AT_OWN: Final = _AT_USAGE + len(_USAGE)
 _STATUSES: Final = {status.value: status for status in AgentStatus}
 
 
@@ -97,13 +96,13 @@ def entry_row(entry: AgentEntry) -> tuple[Any, ...]:
         if type(value) is int and value > _I64_MAX:
             raise NotPlain
     return (
-        *_texts_of(entry),
-        _lines(entry.attach_precedence),
-        entry.pid,
-        entry.probe_confidence,
+        entry.session_id,
+        entry.thread,
         entry.status.value,
-        *[at.text if at is not None else None for at in _times_of(entry)],
         entry.started_at.text,
+        *_plain_of(entry),
+        _lines(entry.attach_precedence),
+        *[at.text if at is not None else None for at in _times_of(entry)],
         *usage,
         *own,
         *of_owner,
@@ -158,67 +157,37 @@ def entry_from_row(row: Sequence[Any], at: int) -> AgentEntry:
     """Return the entry in a row whose last values, from ``at``, are those of both lists above."""
     fields = at + _KEYS
     return AgentEntry.deferred(
-        session_id=row[fields + _SESSION],
-        thread=row[fields + _THREAD],
-        status=_STATUSES[row[fields + _STATUS]],
-        started_at=Timestamp.vouched(row[fields + _STARTED], (row[at], row[at + 1])),
+        session_id=row[fields],
+        thread=row[fields + 1],
+        status=_STATUSES[row[fields + 2]],
+        started_at=Timestamp.vouched(row[fields + 3], (row[at], row[at + 1])),
         rest=partial(_rest, row, fields),
     )
 
 
 def _rest(row: Sequence[Any], fields: int, name: str) -> dict[str, Any]:
+    # What needs no building comes by the dozen: one of them costs as much as several.
+    if name in _SHOWN:
+        found = dict(zip(_SHOWN, row[fields + len(_TOLD) :], strict=False))
+        if row[fields + _AT_OWN] is None:
+            found["extension"] = None
+        return found
     part = _PARTS.get(name)
-    return {name: part(row, fields)} if part is not None else _plain_fields(row, fields)
-
-
-def _plain_fields(row: Sequence[Any], fields: int) -> dict[str, Any]:
-    # What needs no building, all at once: looking at one of them costs half of looking at all.
-    (
-        _, client_instance_id, native_actor_key, native_parent_actor_key,
-        native_instance_key, heddle_session_id, thread_id, _, boot_id,
-        liveness_path, anchor_state, anchor_root, reservation_token, path, base_state,
-        provider, model, harness, thinking_level, report_flush_state, attach_reason,
-        task_assignment_id, winning_attach_rule, probe_source, attach_precedence,
-        pid, probe_confidence,
-    ) = row[fields : fields + _PLAIN]  # fmt: skip
-    found = {
-        "client_instance_id": client_instance_id,
-        "native_actor_key": native_actor_key,
-        "native_parent_actor_key": native_parent_actor_key,
-        "native_instance_key": native_instance_key,
-        "heddle_session_id": heddle_session_id,
-        "thread_id": thread_id,
-        "pid": pid,
-        "boot_id": boot_id,
-        "liveness_path": liveness_path,
-        "anchor_state": anchor_state,
-        "anchor_root": anchor_root,
-        "reservation_token": reservation_token,
-        "path": path,
-        "base_state": base_state,
-        "provider": provider,
-        "model": model,
-        "harness": harness,
-        "thinking_level": thinking_level,
-        "report_flush_state": report_flush_state,
-        "attach_reason": attach_reason,
-        "task_assignment_id": task_assignment_id,
-        "attach_precedence": (
-            tuple(attach_precedence.split("\n")) if attach_precedence is not None else ()
-        ),
-        "winning_attach_rule": winning_attach_rule,
-        "probe_source": probe_source,
-        "probe_confidence": probe_confidence,
-        "unknown": {},  # or it would be no row
-    }
-    if row[fields + _FIRST_OWN] is None:
-        found["extension"] = None
+    if part is not None:
+        return {name: part(row, fields)}
+    found = dict(zip(_PLAIN, row[fields + _AT_PLAIN :], strict=False))
+    found["unknown"] = {}  # or it would be no row
     return found
 
 
+def _attach_precedence(row: Sequence[Any], fields: int) -> tuple[str, ...]:
+    lines: str | None = row[fields + _AT_LINES]
+    return tuple(lines.split("\n")) if lines is not None else ()
+
+
 def _usage_summary(row: Sequence[Any], fields: int) -> AgentUsageSummary:
-    at = fields + _FIRST_USAGE
-    return AgentUsageSummary(**dict(zip(_USAGE, row[at : at + len(_USAGE)], strict=True)))
+    counts = row[fields + _AT_USAGE : fields + _AT_OWN]
+    return AgentUsageSummary(**dict(zip(_USAGE, counts, strict=True)))
 
 
 def _time(name: str) -> Callable[[Sequence[Any], int], Timestamp | None]:
@@ -258,7 +227,7 @@ def _extension(row: Sequence[Any], fields: int) -> EntryExtension | None:
     (
         schema, fence, ttl_s, runner_pid, continues, cache_creation_tokens, cache_read_tokens,
         pid, boot_id, host, pid_ns, time_ns, start_ticks, command, salt, digest, more_text,
-    ) = row[fields + _FIRST_OWN :]  # fmt: skip
+    ) = row[fields + _AT_OWN :]  # fmt: skip
     if schema is None:
         return None
     more = _decoded(more_text) if more_text is not None else {}
@@ -297,6 +266,7 @@ def _extension(row: Sequence[Any], fields: int) -> EntryExtension | None:
 
 
 _PARTS: Final[dict[str, Callable[[Sequence[Any], int], Any]]] = {
+    "attach_precedence": _attach_precedence,
     "usage_summary": _usage_summary,
     **{name: _time(name) for name in _TIMES},
     "context_queries": _context_queries,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _TAIL_BYTES: Final = 1024
 _SAMPLES: Final = 4
@@ -51,11 +54,11 @@ def look(path: str) -> Position | None:
         except OSError:
             pass
     return Position(
-        device=found.st_dev,
-        inode=found.st_ino,
-        size=found.st_size,
-        mtime_ns=found.st_mtime_ns,
-        ctime_ns=found.st_ctime_ns,
+        found.st_dev,
+        found.st_ino,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
         companion=companion,
         is_folder=stat.S_ISDIR(found.st_mode),
     )
@@ -80,14 +83,24 @@ def continues(before: Position, now: Position, path: str) -> bool:
 
 def samples_digest(descriptor: int, offset: int) -> str:
     """Return a digest of samples of the bytes before an offset; "" where there are none."""
+    return _digest([os.pread(descriptor, size, start) for start, size in _samples(offset)])
+
+
+def digest_of(text: memoryview) -> str:
+    """Return what `samples_digest` does of a file that is this text up to the offset."""
+    return _digest([text[start : start + size] for start, size in _samples(len(text))])
+
+
+def _samples(offset: int) -> list[tuple[int, int]]:
     if not offset:
-        return ""
+        return []
+    starts = [offset * sample // _SAMPLES for sample in range(_SAMPLES)]
+    found = [(start, min(_SAMPLE_BYTES, offset - start)) for start in starts]
+    size = min(_TAIL_BYTES, offset)
+    return [*found, (offset - size, size)]
+
+
+def _digest(samples: Sequence[bytes | memoryview]) -> str:
     from hashlib import blake2b
 
-    digest = blake2b(digest_size=12)
-    for sample in range(_SAMPLES):
-        start = offset * sample // _SAMPLES
-        digest.update(os.pread(descriptor, min(_SAMPLE_BYTES, offset - start), start))
-    start = max(0, offset - _TAIL_BYTES)
-    digest.update(os.pread(descriptor, offset - start, start))
-    return digest.hexdigest()
+    return blake2b(b"".join(samples), digest_size=12).hexdigest() if samples else ""
