@@ -95,6 +95,28 @@ def test_a_new_registry_is_at_no_moment_open_to_others(
     assert mode(os.path.join(layout.root, ".gitignore")) & 0o111 == 0
 
 
+def test_folders_above_a_new_registry_are_made_as_any_other(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        Layout(str(tmp_path / "new" / "project" / ".heddle")).make()
+    finally:
+        os.umask(before)
+    above = [tmp_path / "new", tmp_path / "new" / "project"]
+    assert [mode(str(path)) for path in above] == [0o755] * 2
+
+
+@needs_other_user
+def test_a_registry_can_be_made_where_one_may_write_and_not_look() -> None:
+    with public_folder() as folder:
+        folder.chmod(0o1733)
+
+        def attempt() -> bool:
+            Layout(str(folder / ".heddle")).make()
+            return (folder / ".heddle" / "agents").is_dir()
+
+        assert as_nobody(attempt)
+
+
 @pytest.mark.parametrize("level", ["root", "agents"])
 def test_something_in_the_way_is_named(tmp_path: Path, level: str) -> None:
     layout = Layout(str(tmp_path / ".heddle"))
