@@ -43,6 +43,7 @@ ABOUT_THE_INDEX = (
     # `doctor` says that the index is off, or whose the folder is.
     "test_nothing_is_wrong_with_a_fresh_registry",
     "test_an_index_that_only_another_user_can_keep_is_told",
+    "test_the_index_is_told_as_it_stands",
     "test_a_folder_in_the_indexs_place_is_told",
     "test_files_that_everybody_may_write_are_found_and_closed",
 )
@@ -52,8 +53,7 @@ ABOUT_OWNERS = (
     "test_11_nobody_else_may_read_an_entry[ours]",
     "test_13_without_permission_nothing_is_called_absent_or_empty",
     "test_two_users_share_a_folder_that_both_may_write_to",
-    "test_a_folder_of_another_user_is_doubtful",
-    "test_a_registry_that_may_not_be_entered_is_not_called_absent",
+    "tests/adapters/test_examination.py",
     "test_a_file_gets_its_folders_policy_whatever_the_umask",
     "test_a_shared_folders_group_is_kept_although_the_temporary_folder_has_another",
     "tests/cli/test_permissions.py",

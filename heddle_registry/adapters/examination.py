@@ -85,11 +85,13 @@ def _folders(layout: Layout) -> Iterator[Check]:
         )
     if not os.access(layout.agents, os.W_OK):
         all_well = False
+        is_read_only = hasattr(os, "statvfs") and os.statvfs(layout.agents).f_flag & os.ST_RDONLY
+        way = "mount its file system writable" if is_read_only else "ask its owner for permission"
         yield Check(
             name="folder",
             status="warn",
             detail=f"{shown_path(layout.agents)} cannot be written here: looks work, changes fail",
-            fix="ask its owner for permission, or work on another registry (--heddle-dir)",
+            fix=f"{way}, or work on another registry (--heddle-dir)",
         )
     if all_well:
         yield Check(name="folder", status="ok", detail=shown_path(layout.root))

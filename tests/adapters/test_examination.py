@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -268,3 +269,12 @@ def test_settings_that_everybody_may_write_are_bad(registry: AgentRegistry, tmp_
     assert check.repair is not None
     check.repair()
     assert findings(registry) == {}
+
+
+def test_a_file_system_that_is_mounted_read_only_is_told_from_a_missing_permission(
+    registry: AgentRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)
+    assert "ask its owner" in findings(registry)["folder"].fix
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    assert "mount its file system writable" in findings(registry)["folder"].fix

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -23,8 +24,15 @@ from heddle_registry.codec import claim_from_toml, entry_from_toml
 from heddle_registry.registry.attempt import Terms
 from heddle_registry.registry.scripting import build_entry
 from tests.process_helpers import ROOT
-from tests.reliability.boundaries import fences_of, forget, records_of
+from tests.reliability.boundaries import (
+    NO_CLAIM,
+    NO_CLAIMS_FENCE,
+    fences_of,
+    forget,
+    records_of,
+)
 from tests.reliability.io_faults import quick_folder
+from tests.reliability.mending import CLAIM, NOT_TOML
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +60,10 @@ try:
         registry.heartbeat(session, token)
     elif what == "release":
         registry.release(session, token=token)
+    elif what == "mend":
+        from heddle_registry.adapters import repair
+        repair.quarantine_entry(registry.store, registry.host, "agent-bad.toml", 5)
+        repair.rebuild_claim(registry.store, registry.host, session, 5)
     else:
         assert {entry.session_id for entry in registry.list()} == {session, "agent-there"}
     print("done")
@@ -194,6 +206,59 @@ def test_a_failing_write_of_the_index_costs_nothing_but_the_index() -> None:
     counts = tamper("list", ("pwrite64",), ("EIO", "ENOSPC"))
     counts += tamper("renew", ("pwrite64", "utimensat"), ("ENOSPC",))
     assert all(key.endswith("done") for key in counts), counts
+
+
+def mended(place: Path) -> Template:
+    """Return a template with a damaged entry and a damaged claim, which the session id names."""
+    template = prepared(place)
+    bad = template.kept / "agents" / "agent-bad.toml"
+    bad.write_bytes(NOT_TOML)
+    os.utime(bad, (1, 1))
+    (template.kept / "claims" / CLAIM).write_bytes(NO_CLAIM)
+    return attrs.evolve(template, session_id=CLAIM)
+
+
+def mend_and_tamper(calls: tuple[str, ...], faults: tuple[str, ...]) -> collections.Counter[str]:
+    counts: collections.Counter[str] = collections.Counter()
+    with quick_folder() as place:
+        template = mended(place)
+        for call, fault in itertools.product(calls, faults):
+            for nth in range(1, MOST):
+                outcome = run_with(template, "mend", call, fault, nth)
+                if outcome is None:
+                    break
+                files = [
+                    path.read_bytes()
+                    for name in ("agents", "claims")
+                    for path in (template.folder / name).rglob("*")
+                    if path.is_file()
+                ]
+                where = f"{fault} at {call} number {nth}: {outcome}"
+                assert {NOT_TOML, NO_CLAIM} <= set(files), f"a damaged file is lost: {where}"
+                forget(template.folder)
+                registry = AgentRegistry(template.folder, lock_timeout_s=5)
+                for check in registry.store.examine(registry.host):
+                    if check.repair is not None:
+                        check.repair()
+                assert registry.look().problems == (), where
+                with registry.reserve("main", force_reason="to see", ttl_s=60) as claim:
+                    assert claim.fence > NO_CLAIMS_FENCE, where
+                forget(template.folder)
+                counts[f"{call} {fault} {outcome}"] += 1
+    return counts
+
+
+def test_a_repair_that_the_kernel_refuses_or_that_is_killed_loses_no_file() -> None:
+    counts = mend_and_tamper(("fsync", "linkat", "unlink", "mkdir"), ("EIO", KILL))
+    print(json.dumps(counts, indent=1))
+    assert {key.split()[0] for key in counts} == {"fsync", "linkat", "unlink", "mkdir"}
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_every_call_and_every_error_of_repairs() -> None:
+    counts = mend_and_tamper((*CALLS, "linkat"), (*ERRORS, KILL))
+    print(json.dumps(counts, indent=1))
 
 
 @pytest.mark.nightly
