@@ -77,13 +77,10 @@ def _tables(data: bytes) -> Iterable[tuple[str, list[str]]]:
 
 
 def _table(lines: list[str]) -> tuple[dict[str, Any], bool]:
-    text = "\n".join(lines)
-    if not text.strip():
-        return {}, True
     try:
-        return parse_document(text.encode()), True
+        return parse_document("\n".join(lines).encode()), True
     except NotToml:
-        pass
+        pass  # a table that lost all its lines too
     found: dict[str, Any] = {}
     for line in lines:
         try:

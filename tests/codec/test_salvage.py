@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heddle_registry.codec import claim_from_toml, claim_to_toml
+from heddle_registry.codec.entries import MAX_FENCE
 from heddle_registry.codec.salvage import remains_of_claim
 from heddle_registry.core.claim import Claim, ClaimHolder, EndCause, PastHolder
 from heddle_registry.core.evidence import LivenessFile, Owner
@@ -89,6 +90,7 @@ def test_a_broken_line_costs_itself_and_the_table_that_needs_it():
     [
         ("pid = 5", "pid = -5", {"owner": None}),
         ("device = 1", "device", {"liveness": None}),
+        ("device = 1\ninode = 2\n", "", {"liveness": None}),
         ("ttl_s = 60", "ttl_s = 6O", {"ttl_s": None}),
         ("command = ", "command ", {"owner": attrs.evolve(CLAIM.holder.owner, command="")}),
     ],
@@ -98,6 +100,18 @@ def test_a_holder_that_is_not_whole_is_told_as_far_as_it_goes(old, new, kept):
     assert found.holder == attrs.evolve(CLAIM.holder, **kept)
     if old != "pid = 5":  # a wrong number is no broken line
         assert not found.is_holder_whole
+
+
+def test_a_table_that_no_program_knows_says_nothing_of_the_holder():
+    found = remains_of_claim(DATA + b'[holder.newer]\nsession_id = "agent-other"\n')
+    assert found.holder == CLAIM.holder
+    assert not found.is_holder_whole, "a newer program may mean something by it"
+
+
+def test_fences_are_remembered_up_to_the_highest_that_there_can_be():
+    assert broken("fence = 7", f"fence = {MAX_FENCE}").highest_fence == MAX_FENCE
+    assert broken("fence = 7", f"fence = {MAX_FENCE + 1}").highest_fence == 6
+    assert remains_of_claim(b"").highest_fence == 0
 
 
 @pytest.mark.parametrize("old", ['session_id = "agent-holder"', "[holder.renewed]", "awake_ns = 5"])
