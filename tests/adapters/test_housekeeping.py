@@ -164,3 +164,31 @@ def test_a_living_waiters_wake_up_call_stays(registry: AgentRegistry, tmp_path: 
     finally:
         waiter.release()
     assert {"wait/0/1", "wait/0/1.wake"} <= set(registry.store.tidy())
+
+
+def test_nothing_behind_a_link_is_removed_or_named(registry: AgentRegistry, tmp_path: Path) -> None:
+    root = tmp_path / ".heddle"
+    with registry.reserve("main"):
+        pass
+    registry.store.tidy()
+    junk = {
+        "tmp": ".x.toml.0123.tmp",
+        "wait": "1",
+        "live": "agent-gone",
+        "queries": "agent-gone.jsonl",
+    }
+    for folder, name in junk.items():
+        victim = tmp_path / "home" / folder
+        victim.mkdir(parents=True)
+        (victim / name).touch()
+        inside = root / folder
+        if folder == "wait":
+            inside.mkdir(exist_ok=True)
+            inside /= "0"
+        elif inside.exists():
+            inside.rmdir()
+        inside.symlink_to(victim)
+        assert registry.store.tidy(dry_run=True) == ()
+        assert registry.store.tidy() == ()
+        assert (victim / name).exists()
+        inside.unlink()
