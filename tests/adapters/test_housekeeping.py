@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -185,8 +186,8 @@ def test_nothing_behind_a_link_is_removed_or_named(registry: AgentRegistry, tmp_
         if folder == "wait":
             inside.mkdir(exist_ok=True)
             inside /= "0"
-        elif inside.exists():
-            inside.rmdir()
+        else:
+            shutil.rmtree(inside, ignore_errors=True)
         inside.symlink_to(victim)
         assert registry.store.tidy(dry_run=True) == ()
         assert registry.store.tidy() == ()
