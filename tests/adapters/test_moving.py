@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from heddle_registry.adapters.moving import move, name_again
+from heddle_registry.adapters.moving import kept_name, move, name_again
 from heddle_registry.errors import OutcomeUnknown, StoreUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -81,6 +82,59 @@ def test_where_a_file_has_one_name_it_is_renamed(
     assert not name_again(str(old / "a"), str(new / "b"))
     move(str(old), "a", str(new), "b")
     assert names(*folders) == [[], ["b"]]
+
+
+@pytest.mark.parametrize("case", ["links", "no links", "cut short", "one folder"])
+def test_no_name_goes_before_the_other_one_is_durable(
+    folders: tuple[Path, Path], case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = folders
+    if case == "cut short":
+        os.link(old / "a", new / "b")
+    by_inode = {folder.stat().st_ino: f"sync {folder.name}" for folder in folders}
+    done = []
+
+    def noted(call: Callable[..., None], name: str) -> Callable[..., None]:
+        def note(*given: Any, **options: Any) -> None:
+            call(*given, **options)
+            done.append(by_inode[os.fstat(given[0]).st_ino] if name == "fsync" else name)
+
+        return note
+
+    for name in ("link", "unlink", "rename", "fsync"):
+        monkeypatch.setattr(os, name, noted(getattr(os, name), name))
+    if case in ("no links", "one folder"):
+        monkeypatch.setattr(os, "link", failing(errno.EPERM))
+    move(str(old), "a", str(old if case == "one folder" else new), "b")
+    assert (
+        done
+        == {
+            "links": ["link", "sync new", "unlink", "sync old"],
+            "cut short": ["sync new", "unlink", "sync old"],
+            "no links": ["rename", "sync new", "sync old"],
+            "one folder": ["rename", "sync old"],
+        }[case]
+    )
+
+
+def test_a_second_name_that_is_neither_durable_nor_taken_back_is_told(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for call in ("fsync", "unlink"):
+        monkeypatch.setattr(os, call, failing(errno.EIO))
+    with pytest.raises(OutcomeUnknown):
+        name_again(str(folders[0] / "a"), str(folders[1] / "b"))
+    monkeypatch.undo()
+    assert names(*folders) == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize("name", ["a.toml", "b" * 120 + ".toml", "c" * 250, "\u00e9" * 125])
+def test_a_name_in_the_quarantine_is_new_and_tells_and_fits(tmp_path: Path, name: str) -> None:
+    kept = {kept_name(name), kept_name(name)}
+    assert len(kept) == 2
+    for one in kept:
+        (tmp_path / one).touch()
+        assert one.startswith(name if len(name) < 126 and name.isascii() else name[:40])
 
 
 @pytest.mark.parametrize("call", ["link", "fsync", "unlink"])
