@@ -98,7 +98,7 @@ class DirectoryLock:
             return blocking
         if gate.owner == me or me in gate.queue:
             # A handler on top of its own thread's wait: that wait cannot end before we return.
-            raise self._timeout(timeout_s or 0.0)
+            raise self._timeout(0.0)
         if not blocking:
             deadline: float | None = 0.0
         elif timeout_s is None:
