@@ -273,6 +273,19 @@ def test_a_signal_handler_on_top_of_a_wait_is_refused_instead_of_hanging(tmp_pat
 
 
 @needs_proc_locks
+def test_a_look_of_our_own_that_keeps_us_out_is_not_told_as_another_holder(tmp_path: Path) -> None:
+    lock = DirectoryLock(str(tmp_path))
+    with lock.held():
+        pass
+    look = try_shared(lock.path)
+    assert look is not None
+    with pytest.raises(LockTimeout) as caught:
+        lock.acquire(0.05)
+    release_shared(look)
+    assert caught.value.holder_pid is None
+
+
+@needs_proc_locks
 def test_a_lock_file_replaced_during_the_wait_is_let_go_for_the_new_one(tmp_path: Path) -> None:
     lock = DirectoryLock(str(tmp_path))
     with flock_holder(lock.path) as holder:
