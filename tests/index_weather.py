@@ -54,6 +54,8 @@ ABOUT_OWNERS = (
     "test_13_without_permission_nothing_is_called_absent_or_empty",
     "test_two_users_share_a_folder_that_both_may_write_to",
     "tests/adapters/test_examination.py",
+    "test_a_registry_can_be_made_where_one_may_write_and_not_look",
+    "test_nothing_of_a_payload_is_kept_anywhere",
     "test_a_file_gets_its_folders_policy_whatever_the_umask",
     "test_a_shared_folders_group_is_kept_although_the_temporary_folder_has_another",
     "tests/cli/test_permissions.py",

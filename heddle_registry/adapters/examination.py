@@ -247,7 +247,7 @@ def _index(store: DirectoryStore, lock_timeout_s: float | None) -> Check:
             "question reads every file",
             fix="Remove it; the next question makes the index",
         )
-    if index.known_files("entries") is None:
+    if index.known() is None:
         return Check(
             name="index", status="ok", detail="none yet; the next question that needs it makes it"
         )

@@ -25,6 +25,7 @@ from heddle_registry.adapters.index_tables import (
     PUT_ENTRY,
     VERSION,
     EntryRow,
+    Known,
     entry_values,
     file_values,
     mtime_of,
@@ -34,6 +35,7 @@ from heddle_registry.adapters.index_tables import (
     put_claim,
     put_claim_file,
     quoted,
+    read_known,
     stamp_at,
     unlink_quietly,
 )
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from heddle_registry.adapters.layout import Layout
-    from heddle_registry.adapters.record_files import RecordFile, Stamp
+    from heddle_registry.adapters.record_files import RecordFile
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
 
@@ -347,42 +349,41 @@ class Index:
                 return False
             return True
 
-    def known_files(self, stamps_of: str) -> dict[str, Stamp] | None:
-        """Return each row's file and stamp of ``entries`` or ``claims``, up to date or not.
+    def known(self) -> Known | None:
+        """Return of which file each row was made, up to date or not.
 
-        None where another boot made them: a power loss may have torn the tables, and what a row
-        says, or leaves out, is not seen by its stamp.
+        None where another boot made them: a power loss may have torn what no stamp shows.
         """
         with self._mutex:
             connection = self._connect()
-            if connection is None:
-                return None
             try:
-                meta = connection.execute("SELECT boot FROM meta").fetchone()
-                if meta is None or meta[0] != self.boot_id():
-                    return None
-                rows = connection.execute(
-                    f"SELECT name, inode, size, mtime, ctime FROM {stamps_of}"  # noqa: S608
-                ).fetchall()
+                found = read_known(connection) if connection is not None else None
             except sqlite3.Error:
                 self._drop()
                 return None
-            return {row[0]: row[1:5] for row in rows}
+            return found if found is not None and found.meta[0] == self.boot_id() else None
 
     def catch_up(
         self,
+        known: Known,
         entries: Sequence[RecordFile[AgentEntry]],
         claims: Sequence[RecordFile[Claim]],
         gone_entries: Iterable[str],
         gone_claims: Iterable[str],
     ) -> bool:
-        """Bring the rows of these files up to date and stamp the folders; whether that worked."""
+        """Make the rows of these files, which changed since ``known``, and stamp the folders.
+
+        Return whether that worked; it does not on another index that came in its place meanwhile.
+        """
         with self._mutex:
             connection = self._connect()
             if connection is None:
                 return False
             try:
                 connection.execute("BEGIN IMMEDIATE")
+                if connection.execute("SELECT * FROM meta").fetchone() != known.meta:
+                    connection.execute("ROLLBACK")
+                    return False
                 connection.executemany(PUT_ENTRY, map(file_values, entries))
                 connection.executemany(
                     "DELETE FROM entries WHERE name = ?", [(name,) for name in gone_entries]

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from heddle_registry.adapters.index_rows import (
     FIELD_COLUMNS,
@@ -71,6 +71,33 @@ _NO_VALUES: Final = (None,) * len(FIELD_COLUMNS)
 _AT_STARTED: Final = _AT_KEYS + KEY_COLUMNS.index("started_s")
 _AT_THREAD: Final = _AT_FIELDS + FIELD_COLUMNS.index("thread")
 _AT_SESSION: Final = _AT_FIELDS + FIELD_COLUMNS.index("session_id")
+
+
+class Known(NamedTuple):
+    """The row in ``meta``, and the name and stamp of each entry's and claim's file."""
+
+    meta: tuple[Any, ...]
+    entries: dict[str, Stamp]
+    claims: dict[str, Stamp]
+
+
+def read_known(connection: sqlite3.Connection) -> Known | None:
+    """Read of which file each row was made; None where no row says of which moment they speak."""
+    connection.execute("BEGIN")
+    try:
+        meta = connection.execute("SELECT * FROM meta").fetchone()
+        entries, claims = (
+            {
+                row[0]: row[1:]
+                for row in connection.execute(
+                    f"SELECT name, inode, size, mtime, ctime FROM {table}"  # noqa: S608 (our own)
+                )
+            }
+            for table in ("entries", "claims")
+        )
+    finally:
+        connection.execute("COMMIT")
+    return Known(meta, entries, claims) if meta is not None else None
 
 
 class EntryRow:

@@ -100,11 +100,11 @@ class Reader:
             stamps = index.folder_stamps()
             if index.is_off or not stamps[0] or not index.is_at(stamps):
                 break
-            rows = index.known_files("entries") or {}
+            known = index.known()
             files = self._folders.agents.stamps()
-            if index.folder_stamps() == stamps:
-                known = {os.fsdecode(name): stamp for name, stamp in rows.items()}
-                return tuple(sorted(name for name in files if known.get(name) != files[name]))
+            if known is not None and index.folder_stamps() == stamps == known.meta[1:3]:
+                rows = {os.fsdecode(name): stamp for name, stamp in known.entries.items()}
+                return tuple(sorted(name for name in files if rows.get(name) != files[name]))
         return ()
 
     def catch_up(self) -> bool:
@@ -151,7 +151,7 @@ class Reader:
         except RegistryError:
             return None
         fresh = None
-        if self._index.known_files("entries") is None:
+        if self._index.known() is None:
             fresh = self._rebuilt()
             if fresh is None:
                 return None
@@ -197,21 +197,19 @@ class Reader:
     def _caught_up(self) -> Stamps | None:
         # Under the lock. Only what changed is read.
         index, folders = self._index, self._folders
-        known_entries = index.known_files("entries")
-        known_claims = index.known_files("claims")
-        if known_entries is None or known_claims is None:
+        known = index.known()
+        if known is None:
             if len(folders.agents.stamps()) > _FEW:
                 return None
             fresh = self._prepared()
-            if fresh is None or not index.adopt(fresh):
-                return None
-            known_entries = index.known_files("entries") or {}
-            known_claims = index.known_files("claims") or {}
-        entries, gone_entries = folders.agents.changed_since(known_entries)
-        claims, gone_claims = folders.claims.changed_since(known_claims)
+            known = index.known() if fresh is not None and index.adopt(fresh) else None
+        if known is None:
+            return None
+        entries, gone_entries = folders.agents.changed_since(known.entries)
+        claims, gone_claims = folders.claims.changed_since(known.claims)
         if any(map(is_closed, entries)) or any(map(is_closed, claims)):
             return None
-        if index.catch_up(entries, claims, gone_entries, gone_claims):
+        if index.catch_up(known, entries, claims, gone_entries, gone_claims):
             stamps = index.folder_stamps()
             return stamps if index.is_at(stamps) else None
         return None

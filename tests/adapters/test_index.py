@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
 
 from heddle_registry.adapters import writing
 from heddle_registry.adapters.directory import DirectoryStore
+from heddle_registry.adapters.record_files import RecordFiles
 from heddle_registry.codec import claim_to_toml, entry_to_toml
 from heddle_registry.core.claim import Claim
 from heddle_registry.core.entry import AgentEntry
@@ -27,9 +31,6 @@ from heddle_registry.errors import StoreUnavailable
 from heddle_registry.ports.query import Query
 from heddle_registry.testing.fake_host import FakeHost
 from tests.process_helpers import until
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 AT = Timestamp("2026-07-01T12:00:00Z")
 
@@ -57,10 +58,9 @@ def write(store: DirectoryStore, *effects: Effect) -> None:
 
 def rows(store: DirectoryStore) -> tuple[set[str], set[str]]:
     """Return the names that the index knows, of entries and of claims."""
-    entries, claims = store.index.known_files("entries"), store.index.known_files("claims")
-    assert entries is not None
-    assert claims is not None
-    return set(entries), set(claims)
+    known = store.index.known()
+    assert known is not None
+    return set(known.entries), set(known.claims)
 
 
 def files(store: DirectoryStore) -> tuple[set[str], set[str]]:
@@ -123,7 +123,7 @@ def test_an_index_of_another_layout_is_left_to_whoever_knows_it_and_not_kept_ope
     moved_on(store.layout.agents)
     before = len(os.listdir("/dev/fd")) if os.path.isdir("/dev/fd") else None
     for _ in range(3):
-        assert store.index.known_files("entries") is None
+        assert store.index.known() is None
     if before is not None:
         assert len(os.listdir("/dev/fd")) == before
     assert len(store.look(Query()).entries) == 2
@@ -178,3 +178,26 @@ def test_the_row_of_a_claim_that_was_taken_back_goes_too(
     with pytest.raises(StoreUnavailable):
         write(store, PutClaim(Claim(thread="new")), PutEntry(entry("agent-c")))
     assert rows(store) == files(store)
+
+
+def test_an_older_copy_that_comes_while_the_index_is_brought_up_to_date_is_not_completed(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its rows are older than those of which was asked what had changed.
+    older = Path(store.layout.root) / "older"
+    shutil.copy(store.layout.index, older)
+    write(store, PutEntry(attrs.evolve(entry("agent-a"), thread="moved", model="new")))
+    assert [found.session_id for found in store.look(Query(thread="moved")).entries] == ["agent-a"]
+    moved_on(store.layout.agents)
+    real = RecordFiles.changed_since
+
+    def changed_since(self: RecordFiles[Any], known: Any) -> Any:
+        if older.exists():
+            older.rename(store.layout.index)
+        return real(self, known)
+
+    monkeypatch.setattr(RecordFiles, "changed_since", changed_since)
+    for _ in range(2):
+        found = store.look(Query(thread="moved")).entries
+        assert [entry.session_id for entry in found] == ["agent-a"]
+    assert not older.exists()
