@@ -130,7 +130,7 @@ def read(harness: str, paths: list[str], state: str) -> dict:
     from heddle_registry.plugins import Plugins
 
     module = f"heddle_registry_{harness.replace('-', '_')}"
-    sys.path.append(str(ROOT / "plugins" / harness))
+    sys.path.insert(0, str(ROOT / "plugins" / harness))  # before one that is installed
     plugins = Plugins()
     plugins.add(harness, importlib.import_module(module))
     readers = plugins.usage_readers()
