@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from heddle_registry.core.usage import UsageRecord, count, micros, text
+from heddle_registry.core.usage import MAX_COUNT, UsageRecord, count, micros, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,8 @@ OPEN_RESPONSES: Final = 16
 PLAUSIBLE_CHARS_PER_TOKEN: Final = 20
 """More visible text than this for a token of output means that the output is a placeholder."""
 MIN_JUDGED_CHARS: Final = 200
+_NOTHING: Final = (0, 0, 0, 0)
+_OUTPUT: Final = 3
 GENUINE_ID_CHARS: Final = 24
 """Anthropic's own message ids are at least this long; gateways make up shorter ones."""
 
@@ -31,7 +33,8 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
     """Yield a record for each response, as far as its lines are there."""
     opened: dict[str, list[Any]] = source.memory.setdefault("open", {})
     last: tuple[Any, ...] | None = None
-    key, best, size, seen = "", None, None, []
+    told, seen = None, _seen_of({}, "")
+    key, best, numbers = "", None, _NOTHING
     # Every usage has this key, and the longer a needle is, the faster it is found.
     for line in source.json_lines(b'"output_tokens"'):
         kind = line.get("type")
@@ -45,44 +48,79 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
         else:
             continue
         message = entry.get("message")
-        usage = message.get("usage") if isinstance(message, dict) else None
-        if not isinstance(usage, dict):
+        usage = message.get("usage") if message.__class__ is dict else None
+        if usage.__class__ is not dict:
             continue
         response = message.get("id")
         this = (response, entry.get("requestId"), agent)
         if this != last or not response:
             if best is not None:
-                yield _record(key, *best, seen)
+                yield _record(key, numbers, *best, seen)
             best = None
             if message.get("model") == "<synthetic>":
                 last = None
                 continue
             last = this
             session = line.get("sessionId")
-            _name(source, line, agent, session)
-            key = _key(message, entry, session, source.line_at)
-            seen = opened.pop(key, [[], 0])
-            opened[key] = seen
-            if len(opened) > 2 * OPEN_RESPONSES:
-                for old in list(opened)[:-OPEN_RESPONSES]:
-                    del opened[old]
-        _see(seen, message.get("content"), usage, source.line_bytes)
-        if best is None:
-            best, size = (line, entry, message, usage, agent, entry.get("timestamp")), None
-        elif usage != best[3]:
-            size = size or _size(best[3])
-            if (grown := _size(usage)) > size:
+            if session and (source.actor is None or agent or line.get("isSidechain")):
+                _name(source, line, agent, session)
+            key = _key(message, entry, session, source)
+            seen = _seen_of(opened, key)
+            told, numbers = usage, _numbers(usage)
+            best = (line, entry, message, usage, agent, entry.get("timestamp"))
+        elif usage != told:
+            grown = _numbers(usage)
+            if (sum(grown), grown[_OUTPUT]) > (sum(numbers), numbers[_OUTPUT]):
                 # The time stays that of the response's first line.
-                best, size = (line, entry, message, usage, agent, best[5]), grown
-        if isinstance(usage.get("iterations"), list):
-            for index, extra in enumerate(usage["iterations"]):
-                if isinstance(extra, dict) and extra.get("type") == "advisor_message":
-                    at = entry.get("timestamp")
-                    yield _record(f"{key}:{index}", line, entry, extra, extra, agent, at, None)
+                told, numbers = usage, grown
+                best = (line, entry, message, usage, agent, best[-1] if best else None)
+        content = message.get("content")
+        if content.__class__ is list:
+            _see(seen, content, usage.get("output_tokens"), source.line_bytes)
+        if usage.get("iterations").__class__ is list:
+            yield from _advisors(key, line, entry, usage["iterations"], agent)
     if best is not None:
-        yield _record(key, *best, seen)
+        yield _record(key, numbers, *best, seen)
+    _forget_old(opened)
+
+
+def _seen_of(opened: dict[str, list[Any]], key: str) -> list[Any]:
+    """Return what was seen of a response so far: its tool calls, and how much text."""
+    seen = opened.pop(key) if key in opened else [[], 0]
+    opened[key] = seen
+    if len(opened) > 2 * OPEN_RESPONSES:
+        _forget_old(opened)
+    return seen
+
+
+def _forget_old(opened: dict[str, list[Any]]) -> None:
     for old in list(opened)[:-OPEN_RESPONSES]:
         del opened[old]
+
+
+def _advisors(
+    key: str, line: dict[str, Any], entry: dict[str, Any], turns: list[Any], agent: str | None
+) -> Iterator[UsageRecord]:
+    """Yield what other models used for a response; the rest of ``turns`` is its own."""
+    for index, extra in enumerate(turns):
+        if isinstance(extra, dict) and extra.get("type") == "advisor_message":
+            numbers, at = _numbers(extra), entry.get("timestamp")
+            yield _record(f"{key}:{index}", numbers, line, entry, extra, extra, agent, at, None)
+
+
+def _numbers(usage: dict[str, Any]) -> tuple[int, int, int, int]:
+    fresh, creation, cached, output = (
+        usage.get("input_tokens"),
+        usage.get("cache_creation_input_tokens"),
+        usage.get("cache_read_input_tokens"),
+        usage.get("output_tokens"),
+    )
+    if (
+        fresh.__class__ is creation.__class__ is cached.__class__ is output.__class__ is int
+        and 0 <= fresh | creation | cached | output <= MAX_COUNT
+    ):
+        return fresh, creation, cached, output
+    return count(fresh), count(creation), count(cached), count(output)
 
 
 def _of_agent(line: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
@@ -95,18 +133,7 @@ def _of_agent(line: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
     return (entry, agent) if agent else (None, None)
 
 
-def _size(usage: dict[str, Any]) -> tuple[int, int]:
-    output = count(usage.get("output_tokens"))
-    fresh, cached = usage.get("input_tokens"), usage.get("cache_read_input_tokens")
-    written = count(usage.get("cache_creation_input_tokens"))
-    return count(fresh) + count(cached) + written + output, output
-
-
-def _name(
-    source: TranscriptSource, line: dict[str, Any], agent: str | None, session: str | None
-) -> None:
-    if not session or (source.actor is not None and not line.get("isSidechain") and not agent):
-        return
+def _name(source: TranscriptSource, line: dict[str, Any], agent: str | None, session: str) -> None:
     file = source.path.rpartition("/")[2]
     if file.startswith("agent-"):
         source.declare(f"agent:{agent or file[6:].partition('.')[0]}", f"session:{session}")
@@ -119,11 +146,13 @@ def _name(
         source.link(f"agent:sidechain-{session}", f"session:{session}")
 
 
-def _key(message: dict[str, Any], entry: dict[str, Any], session: Any, offset: int) -> str:
+def _key(
+    message: dict[str, Any], entry: dict[str, Any], session: Any, source: TranscriptSource
+) -> str:
     """Return the id of a response that is the same in every copy of its lines."""
     response = text(message.get("id"))
     if not response:
-        return f"{session}:{entry.get('uuid') or offset}"
+        return f"{session}:{entry.get('uuid') or source.line_at}"
     if len(response) >= GENUINE_ID_CHARS and response.startswith("msg_"):
         return response
     return f"{response}:{entry.get('requestId') or session}"
@@ -131,6 +160,7 @@ def _key(message: dict[str, Any], entry: dict[str, Any], session: Any, offset: i
 
 def _record(
     key: str,
+    numbers: tuple[int, int, int, int],
     line: dict[str, Any],
     entry: dict[str, Any],
     message: dict[str, Any],
@@ -139,37 +169,34 @@ def _record(
     at: Any,
     seen: list[Any] | None,
 ) -> UsageRecord:
-    creation = count(usage.get("cache_creation_input_tokens"))
-    parts, hour = usage.get("cache_creation"), 0
-    if isinstance(parts, dict):
+    fresh, creation, cached, output = numbers
+    parts, details, hour = usage.get("cache_creation"), usage.get("output_tokens_details"), 0
+    if parts.__class__ is dict:
         hour = count(parts.get("ephemeral_1h_input_tokens"))
         creation = hour + count(parts.get("ephemeral_5m_input_tokens")) or creation
-    output = count(usage.get("output_tokens"))
-    details, cost, model = (
-        usage.get("output_tokens_details"),
-        entry.get("costUSD"),
-        text(message.get("model")),
-    )
-    session, first = line.get("sessionId"), line.get("requestSessionId")
-    replayed = bool(first and session and first != session)  # the history of another, in a fork
-    sidechain = line.get("isSidechain")
+    cost, model, session = entry.get("costUSD"), text(message.get("model")), line.get("sessionId")
+    replayed, first, sidechain = False, line.get("requestSessionId"), line.get("isSidechain")
+    if first and session and first != session:
+        replayed = True  # the history of another, in a fork
     if agent:
         actor: str | None = f"agent:{agent}"
     elif sidechain:
         actor = f"agent:sidechain-{session}"
     else:
         actor = f"session:{session}" if session else None
+    if usage.get("speed") == "fast" and model:
+        model = f"{model}-fast"
     tools, chars = seen or ((), 0)
     return UsageRecord(
         key,
-        count(usage.get("input_tokens")),
+        fresh,
         creation,
-        count(usage.get("cache_read_input_tokens")),
+        cached,
         output,
-        count(details.get("thinking_tokens")) if isinstance(details, dict) else None,
+        count(details.get("thinking_tokens")) if details.__class__ is dict else None,
         len(tools),
-        micros(cost),
-        f"{model}-fast" if model and usage.get("speed") == "fast" else model,
+        None if cost is None else micros(cost),
+        model,
         at,
         actor,
         chars > MIN_JUDGED_CHARS and chars > PLAUSIBLE_CHARS_PER_TOKEN * output,
@@ -179,24 +206,21 @@ def _record(
     )
 
 
-def _see(seen: list[Any], content: Any, usage: dict[str, Any], line_bytes: int) -> None:
+def _see(seen: list[Any], content: list[Any], output: Any, line_bytes: int) -> None:
     """Note a line's tool calls, and its visible text where the output looks too small for it."""
-    if not isinstance(content, list):
-        return
-    output = usage.get("output_tokens")
-    judge = not isinstance(output, int) or output * PLAUSIBLE_CHARS_PER_TOKEN < line_bytes
+    judge = output.__class__ is not int or output * PLAUSIBLE_CHARS_PER_TOKEN < line_bytes
     for block in content:
-        if not isinstance(block, dict):
+        if block.__class__ is not dict:
             continue
         if block.get("type") == "tool_use":
-            tool = block.get("id")
-            if tool not in seen[0]:
-                seen[0].append(tool)
-            if judge and isinstance(given := block.get("input"), dict):
+            tools, tool = seen[0], block.get("id")
+            if tool not in tools:
+                tools.append(tool)
+            if judge and (given := block.get("input")).__class__ is dict:
                 for value in given.values():
-                    if isinstance(value, str):
+                    if value.__class__ is str:
                         seen[1] += len(value)
         elif judge:
             text = block.get("text") or block.get("thinking")
-            if isinstance(text, str):
+            if text.__class__ is str:
                 seen[1] += len(text)
