@@ -68,7 +68,8 @@ def heddle_usage(source: Any) -> Iterable[Any] | None:
 
     :param source: the transcript: its path, its harness, and the new lines (``lines()``,
         ``json_lines()``)
-    :returns: `UsageRecord` values, one a response, or cumulative `UsageCounter` values
+    :returns: `UsageRecord` values, one a response, or cumulative `UsageCounter` values; where
+        there are thousands of these, `heddle_registry.core.readings.UsageReadings`, many at once
 
     .. versionadded:: 0.1
     """

@@ -104,14 +104,16 @@ class Plugins:
 
         :param harness: ask only the plugins that speak for it; its name where the source has one
         """
+        from heddle_registry.core.readings import UsageReadings
         from heddle_registry.core.usage import UsageCounter, UsageRecord
 
+        kinds = UsageRecord, UsageCounter, UsageReadings
         self.harnesses()
         wanted = harness or getattr(source, "harness", None)
         speakers = {n for n, s in self._speaks_for.items() if wanted is None or wanted in s}
         answers = self._ask(
             "heddle_usage",
-            lambda a: None if a is None else _all(a, (UsageRecord, UsageCounter)),
+            lambda a: None if a is None else _all(a, kinds),
             {"source": source},
             speakers,
         )

@@ -39,6 +39,22 @@ class Position(NamedTuple):
         log = f" {self.companion[0]} {self.companion[1]}" if self.companion[0] else ""
         return f"{self.device} {self.inode} {self.size} {self.mtime_ns} {self.ctime_ns}{log}"
 
+    def read_to(self, offset: int, check: str, *, skipping: bool) -> Position:
+        """Return the position behind what was read."""
+        return Position(
+            self.device,
+            self.inode,
+            self.size,
+            self.mtime_ns,
+            self.ctime_ns,
+            offset,
+            check,
+            skipping,
+            self.whole,
+            self.companion,
+            self.is_folder,
+        )
+
 
 def look(path: str) -> Position | None:
     """Return a fresh position at the beginning of the file as it is now; None if it is gone."""

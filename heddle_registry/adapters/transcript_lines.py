@@ -10,47 +10,62 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MAX_KINDS: Final = 256
 """So many beginnings of lines are kept in mind, for all files."""
-
-
-@cache
-def _kinds(_head: re.Pattern[bytes], _kind: tuple[int, int]) -> dict[bytes, int]:
-    return {}
+_ODD, _DULL = 0, -1
 
 
 def lines_by_head(
-    text: bytes, head: re.Pattern[bytes], mark: bytes, kind: tuple[int, int]
+    text: bytes, head: re.Pattern[bytes], mark: bytes, kind: tuple[int, ...]
 ) -> tuple[list[bytes], list[tuple[int, bytes]]]:
     """Return all lines, and ``(group, line)`` of those that may matter by their beginning.
 
-    See `TranscriptSource.lines_by_head`. A regular expression for every line would cost more than
-    all the rest; so its answer is remembered by the bytes that it depends on.
+    See `TranscriptSource.lines_by_head`.
     """
+    known, ask = _memory(head, kind)
+    first, last = kind[0], kind[-1]
     lines = text.split(b"\n")
     if not lines[-1]:
         del lines[-1]
-    kinds = _kinds(head, kind)
-    known, (first, last) = kinds.get, kind
-    found = [(group, line) for line in lines if (group := known(line[first:last], -1))]
-    is_regular = text.count(mark) == len(lines)
-    if is_regular:
-        for place, (group, line) in enumerate(found):
-            if group < 0:
-                named = head.match(line)
-                if named is None:
-                    is_regular = False
-                    break
-                found[place] = (named.lastindex or 0, line)
-                if named.end() <= last:
-                    if len(kinds) >= MAX_KINDS:  # some hold ids, and never come again
-                        kinds.clear()
-                    kinds[line[first:last]] = named.lastindex or 0
-    if is_regular:
-        return lines, [one for one in found if one[0]]
-    return lines, [(0, line) for line in lines if line]
+    # Where the last mark of a line is its first bytes, nothing is glued to it.
+    return lines, [
+        (group, line)
+        for line in lines
+        if (group := known(line[first:last]) or ask(line)) >= _ODD or line.rfind(mark)
+    ]
+
+
+@cache
+def _memory(
+    head: re.Pattern[bytes], kind: tuple[int, ...]
+) -> tuple[Callable[[bytes], int | None], Callable[[bytes], int]]:
+    """Return what is known of kinds of lines, and the way to find out about others.
+
+    A regular expression for every line would cost more than all the rest; so its answer is
+    remembered by the bytes that it depends on.
+    """
+    first, *ends = kind
+    kinds: dict[bytes, int] = {}
+
+    def ask(line: bytes) -> int:
+        for end in ends[:-1]:
+            if group := kinds.get(line[first:end]):
+                return group
+        named = head.match(line)
+        if named is None:
+            return _ODD
+        group = named.lastindex or _DULL
+        for end in ends:
+            if named.end() <= end:
+                if len(kinds) >= MAX_KINDS:  # some hold ids, and never come again
+                    kinds.clear()
+                kinds[line[first:end]] = group
+                break
+        return group
+
+    return kinds.get, ask
 
 
 def hits(block: bytearray, limit: int, needles: tuple[bytes, ...]) -> Iterator[tuple[int, int]]:

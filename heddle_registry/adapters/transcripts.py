@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from heddle_registry.adapters.position import Position, look, samples_digest
+from heddle_registry.adapters.position import Position, digest_of, look, samples_digest
 from heddle_registry.adapters.transcript_lines import hits, lines_by_head
 from heddle_registry.core.record import Record
 
@@ -84,7 +84,8 @@ class TranscriptSource:
         self._line_at = 0
         self._lines: list[bytes] | None = None
         self._line, self._lines_at = b"", 0
-        self._line_bytes = 0
+        self.line_bytes = 0
+        """Length of the line being looked at."""
         self.faults: list[SourceFault] = []
         self.actor: str | None = self.memory.get("_actor")
         self.parents: dict[str, str] = dict(self.memory.get("_parents", {}))
@@ -132,28 +133,30 @@ class TranscriptSource:
         """
         for block, limit, base in self._blocks(tail=of_objects):
             for start, end in hits(block, limit, needles):
-                self._line_at, self._line_bytes = base + start, end - start
+                self._line_at, self.line_bytes = base + start, end - start
                 yield bytes(block[start:end])
 
     def lines_by_head(
-        self, head: re.Pattern[bytes], mark: bytes, kind: tuple[int, int]
-    ) -> Iterator[tuple[int, bytes]]:
-        """Yield ``(group, line)`` for each new, complete line that may matter by its beginning.
+        self, head: re.Pattern[bytes], mark: bytes, kind: tuple[int, ...]
+    ) -> Iterator[list[tuple[int, bytes]]]:
+        """Yield ``(group, line)`` of the new, complete lines that may matter, many at a time.
 
         For files of which most lines need no parsing. ``head`` describes how every line begins,
         with a group around each beginning that matters: ``group`` is the number of the one that
-        matched, and lines whose head matched without a group are left out. Each begins with
-        ``mark``, which no other place of it holds; lines that agree in the bytes from the one to
-        the other end of ``kind`` are taken for lines of one kind, if a head ends within them.
-        Where a line begins otherwise, or a second mark is inside of one (a torn write), all lines
-        near it come with group 0. The last line may lack its end, as for `objects`.
+        matched, and lines whose head matched without a group are left out. Each head begins with
+        ``mark``, which no other place of a line holds. Lines that agree in the bytes from the
+        first number in ``kind`` to one of the others are taken for lines of one kind, if a head
+        ends before that one.
+
+        A line that begins otherwise, or was to be left out and has a second mark inside (a torn
+        write), comes with group 0 or less. Of the others the caller asks for a second mark where
+        it does not parse them. The file's last line may lack its end, as for `objects`.
         """
         for block, limit, base in self._blocks(tail=True):
             with memoryview(block)[:limit] as view:
                 self._lines, found = lines_by_head(bytes(view), head, mark, kind)
             self._lines_at = base
-            for group, self._line in found:
-                yield group, self._line
+            yield found
             self._lines = None
 
     @property
@@ -161,20 +164,16 @@ class TranscriptSource:
         """Byte offset of the line being looked at."""
         if self._lines is None:
             return self._line_at
-        place = next(place for place, line in enumerate(self._lines) if line is self._line)
+        place = self._lines.index(self._line)
         return self._lines_at + place + sum(map(len, self._lines[:place]))
-
-    @property
-    def line_bytes(self) -> int:
-        """Length of the line being looked at."""
-        return self._line_bytes if self._lines is None else len(self._line)
 
     def parse(self, text: bytes) -> Any:
         """Parse one JSON value; raises ValueError where it is none."""
         return self._loads(text)
 
     def objects(self, line: bytes) -> Iterator[dict[str, Any]]:
-        """Yield the JSON objects of the line that `lines` yielded last; mostly one."""
+        """Yield the JSON objects of a line that `lines` or `lines_by_head` yielded; mostly one."""
+        self._line, self.line_bytes = line, len(line)
         try:
             record = self._loads(line)
         except ValueError:
@@ -195,7 +194,7 @@ class TranscriptSource:
         loads = self._loads
         for block, limit, base in self._blocks(tail=True):
             for start, end in hits(block, limit, needles):
-                self._line_at, self._line_bytes = base + start, end - start
+                self._line_at, self.line_bytes = base + start, end - start
                 line = block[start:end]
                 try:
                     record = loads(line)
@@ -247,7 +246,7 @@ class TranscriptSource:
 
         if self.position is not None:
             self.position = self.position._replace(whole=True)
-        with self._open() as file:
+        with open(self._open(), "rb", buffering=0) as file:
             if (whole := self._small_document(file)) is not None:
                 for key, value in whole.items():
                     inside = value if key in arrays and type(value) is list else (value,)
@@ -272,12 +271,12 @@ class TranscriptSource:
             self._progress(len(text))
         return found if type(found) is dict else None
 
-    def _open(self) -> Any:
+    def _open(self) -> int:
         descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise NotAFileError(self.path)
-        return open(descriptor, "rb", buffering=0)
+        return descriptor
 
     def _blocks(self, *, tail: bool = False) -> Iterator[tuple[bytearray, int, int]]:
         """Yield ``(buffer, limit, offset)``: complete lines up to ``limit``; keep the position.
@@ -287,56 +286,70 @@ class TranscriptSource:
         position = self.position or look(self.path)
         if position is None:
             raise FileNotFoundError(self.path)
+        # A file object takes as long as all the rest of a small file.
+        descriptor = self._open()
+        try:
+            if position.offset:
+                os.lseek(descriptor, position.offset, os.SEEK_SET)
+            yield from self._blocks_of(descriptor, position, tail=tail)
+        finally:
+            os.close(descriptor)
+
+    def _blocks_of(
+        self, descriptor: int, position: Position, *, tail: bool
+    ) -> Iterator[tuple[bytearray, int, int]]:
         offset, skipping, filled = position.offset, position.skipping, 0
-        with self._open() as file:
-            if offset:
-                file.seek(offset)
-            buffer, begun = self._buffer, offset > 0
-            # What was appended since the look is for the next read, whose look will tell of it.
-            while offset + filled < position.size:
-                size = file.readinto(memoryview(buffer)[filled:])
-                if not size:
-                    break
-                if self._progress is not None:
-                    self._progress(size)
-                if not begun and buffer.find(0, 0, min(size, _HEAD_BYTES)) >= 0:
-                    self.fault("binary", "zero bytes at the beginning: this is no text")
-                    tail = False
-                    break
-                begun = True
-                cut = buffer.rfind(b"\n", filled, filled + size) + 1
-                new, filled = cut or filled, filled + size
-                if skipping:
-                    found = buffer.find(b"\n", 0, filled) + 1
-                    skipping = not found
-                    size = found or filled
-                    offset += size
-                    buffer[: filled - size] = buffer[size:filled]
-                    filled, cut, new = filled - size, max(0, cut - size), max(0, new - size)
-                # A hole in the file is no line: it would be read to its end for nothing.
-                is_hole = buffer.find(0, new, filled) >= 0
-                if cut:
-                    yield buffer, cut, offset
-                    offset += cut
-                    # Not `del buffer[:cut]`, which would make the buffer smaller.
+        buffer, begun, is_all = self._buffer, offset > 0, False
+        # What was appended since the look is for the next read, whose look will tell of it.
+        while offset + filled < position.size:
+            size = os.readv(descriptor, [memoryview(buffer)[filled:]])
+            if not size:
+                break
+            if self._progress is not None:
+                self._progress(size)
+            if not begun and buffer.find(0, 0, min(size, _HEAD_BYTES)) >= 0:
+                self.fault("binary", "zero bytes at the beginning: this is no text")
+                tail = False
+                break
+            is_all, begun = not begun, True
+            cut = buffer.rfind(b"\n", filled, filled + size) + 1
+            new, filled = cut or filled, filled + size
+            if skipping:
+                found = buffer.find(b"\n", 0, filled) + 1
+                skipping = not found
+                size = found or filled
+                offset += size
+                buffer[: filled - size] = buffer[size:filled]
+                filled, cut, new = filled - size, max(0, cut - size), max(0, new - size)
+            # A hole in the file is no line: it would be read to its end for nothing.
+            is_hole = buffer.find(0, new, filled) >= 0
+            if cut:
+                yield buffer, cut, offset
+                offset += cut
+                # Not `del buffer[:cut]`, which would make the buffer smaller.
+                if cut < filled:
                     buffer[: filled - cut] = buffer[cut:filled]
-                    filled -= cut
-                elif filled == len(buffer) and not is_hole:
-                    if filled > MAX_LINE_BYTES:
-                        self.fault("line_too_long", f"the line at byte {offset} was left out")
-                        offset, filled, skipping = offset + filled, 0, True
-                    else:
-                        buffer = buffer + bytes(filled)  # a new one: the shared one stays small
-                if is_hole:
-                    self.fault("binary", f"zero bytes after byte {offset}: this is no text")
-                    tail = False
-                    break
-            if tail and filled and self._is_object(buffer[:filled]):
-                yield buffer, filled, offset
-                offset += filled
-            self.position = position._replace(
-                offset=offset, skipping=skipping, check=samples_digest(file.fileno(), offset)
-            )
+                    is_all = False
+                filled -= cut
+            elif filled == len(buffer) and not is_hole:
+                if filled > MAX_LINE_BYTES:
+                    self.fault("line_too_long", f"the line at byte {offset} was left out")
+                    offset, filled, skipping = offset + filled, 0, True
+                else:
+                    buffer = buffer + bytes(filled)  # a new one: the shared one stays small
+            if is_hole:
+                self.fault("binary", f"zero bytes after byte {offset}: this is no text")
+                tail = False
+                break
+        if tail and filled and self._is_object(buffer[:filled]):
+            yield buffer, filled, offset
+            offset += filled
+        if is_all and not skipping:  # nothing was written over it
+            with memoryview(buffer)[:offset] as text:
+                check = digest_of(text)
+        else:
+            check = samples_digest(descriptor, offset)
+        self.position = position.read_to(offset, check, skipping=skipping)
 
     def _is_object(self, text: bytearray) -> bool:
         if not text.rstrip().endswith(b"}"):

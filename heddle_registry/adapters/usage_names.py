@@ -30,6 +30,22 @@ _MANY: Final = 8
 """Where one in so many sources is asked for, one look at all is quicker than one at each."""
 
 
+class _Models(dict[str | None, int]):
+    """Numbers of models by their names; 0 where there is none."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        super().__init__({None: 0})
+        self._db = db
+
+    def __missing__(self, text: str) -> int:
+        stored = _storable(text)
+        self._db.execute("INSERT OR IGNORE INTO name VALUES (NULL, ?)", (stored,))
+        query = "SELECT name FROM name WHERE text = ?"
+        (known,) = self._db.execute(query, (stored,)).fetchone()
+        number = self[text] = int(known)
+        return number
+
+
 class NameTable:
     """Numbers for names. Changes are kept by `keep`, taken back by `drop`, written by `write`."""
 
@@ -44,7 +60,7 @@ class NameTable:
 
     def forget_cache(self) -> None:
         """Look up everything anew, after some of it was rolled back."""
-        self._names: dict[str | None, int] = {None: 0}
+        self.models = _Models(self._db)
         self._texts: dict[int, str | None] = {0: None}
         self._actors: dict[str, int] = {}
         self._keys: dict[int, str] = {}
@@ -72,17 +88,6 @@ class NameTable:
                 self._kept[statement] = 0
 
     # -- models
-
-    def name(self, text: str | None) -> int:
-        """Return the number of a model's name; 0 where there is none."""
-        known = self._names.get(text)
-        if known is None and text is not None:
-            stored = _storable(text)
-            self._db.execute("INSERT OR IGNORE INTO name VALUES (NULL, ?)", (stored,))
-            query = "SELECT name FROM name WHERE text = ?"
-            (known,) = self._db.execute(query, (stored,)).fetchone()
-            self._names[text] = known
-        return int(known or 0)
 
     def text(self, name: int) -> str | None:
         """Return the name that has a number."""

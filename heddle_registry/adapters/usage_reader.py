@@ -14,6 +14,8 @@ from heddle_registry.adapters.transcripts import (
     SourceFault,
     TranscriptSource,
 )
+from heddle_registry.adapters.usage_row import DOCUMENT
+from heddle_registry.core.readings import UsageReadings, readings_delta
 from heddle_registry.core.record import Record
 from heddle_registry.core.usage import (
     UsageCounter,
@@ -21,7 +23,6 @@ from heddle_registry.core.usage import (
     UsageTotals,
     counter_delta,
     instant_s,
-    join_records,
     sum_totals,
     totals_of,
 )
@@ -29,6 +30,7 @@ from heddle_registry.core.usage import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from heddle_registry.adapters.usage_row import SourceRows
     from heddle_registry.adapters.usage_state import KnownSource, UsageState
     from heddle_registry.core.usage import UsageGroup
 
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
 
 FLUSH_RECORDS: Final = 20_000
 """Records held in memory before they are joined with the stored ones (about 10 MB)."""
-_ACTOR: Final = UsageRecord._fields.index("actor")
 
 
 class Prices(Protocol):
@@ -167,13 +168,21 @@ class _StateBroken(Exception):
 
 
 class _Actors(dict[str | None, int]):
-    """Actor numbers by the name that a record gives; None is the source's own."""
+    """Actor numbers by the name that a record gives; None is the one that the source declared."""
+
+    declared: str | None = None
 
     def __init__(self, state: UsageState, harness: str, source: int, own: str) -> None:
         self._state, self._harness, self._source, self._own = state, harness, source, own
 
+    def declare(self, name: str | None) -> None:
+        """From now on None is this one; where it is None too, the file itself."""
+        self.declared = name
+        self.pop(None, None)
+
     def __missing__(self, name: str | None) -> int:
-        key = self._own if name is None else f"{self._harness}:{name}"
+        told = self.declared if name is None else name
+        key = self._own if told is None else f"{self._harness}:{told}"
         number = self[name] = self._state.records.names.actor(self._harness, key, self._source)
         return number
 
@@ -192,6 +201,9 @@ class _Reading:
         self._done = 0
         self._whole = 0
         self._faults: list[SourceFault] = []
+        import sqlite3
+
+        self._broken = sqlite3.Error
 
     def run(self, sources: Sequence[Source], window: Window, prices: Prices | None) -> UsageReport:
         state = self._state
@@ -204,7 +216,7 @@ class _Reading:
         stamps = state.stamps(keys)
         for named, now in looks.items():
             number, stamp = stamps.get(named, (0, ""))
-            if now is None or now.stamp != stamp or now.is_folder:
+            if now is None or not number or now.stamp != stamp or now.is_folder:
                 known = state.source(*named) if number else None
                 number = self._read(*named, keys[named], now, known, again)
             if number:
@@ -234,7 +246,7 @@ class _Reading:
             by_model: dict[str | None, UsageTotals] = {}
             for group in groups:
                 estimate = None
-                if not group.costed and prices is not None:
+                if prices is not None and not group.costed:
                     estimate = prices.estimate(harness, group)
                 totals, held = totals_of(group, estimate), by_model.get(group.model)
                 by_model[group.model] = totals if held is None else held + totals
@@ -320,64 +332,58 @@ class _Reading:
         source.faults = [fault for fault in known.faults if now.offset]
         series: dict[str, list[int]] = source.memory.setdefault("_series", {})
         actors = _Actors(self._state, harness, known.source, key or f"{harness}:path:{path}")
-        pending: dict[str, UsageRecord] = {}
-        began = known.began
+        part = self._state.records.of(harness, known.source, actors)
+        began, declared = known.began, None
         for answer in reader(source) or ():
-            record: UsageRecord | None
-            if type(answer) is UsageRecord:
-                record = answer
-            elif isinstance(answer, UsageCounter):
-                record, series[answer.series] = counter_delta(answer, series.get(answer.series))
-                if record is None:
-                    continue
-            else:
-                wrong = type(answer).__name__
-                raise TypeError(f"heddle_usage answered {wrong}, not UsageRecord or UsageCounter")
-            if record.actor is None and source.actor is not None:
-                record = UsageRecord._make((*record[:_ACTOR], source.actor, *record[_ACTOR + 1 :]))
-            if not began and record.at is not None:
-                known.began = began = instant_s(record.at)
-            held = pending.setdefault(record.id, record)
-            if held is not record:
-                pending[record.id] = join_records(held, record)
-            elif len(pending) >= FLUSH_RECORDS:
-                self._flush(source, known, pending, actors)
+            try:
+                if source.actor is not declared:
+                    declared = source.actor
+                    actors.declare(declared)
+                if not part.rows and source.position is not None and source.position.whole:
+                    part.kind = DOCUMENT
+                if type(answer) is UsageRecord:
+                    record: UsageRecord | None = answer
+                elif isinstance(answer, UsageReadings):
+                    deltas, series[answer.series] = readings_delta(
+                        answer, series.get(answer.series)
+                    )
+                    ats = (instant_s(delta[1]) for delta in deltas)
+                    known.began = began = began or next(filter(None, ats), 0.0)
+                    part.add_deltas(deltas, answer.actor, answer.model)
+                    record = None
+                elif isinstance(answer, UsageCounter):
+                    record, series[answer.series] = counter_delta(answer, series.get(answer.series))
+                else:
+                    raise TypeError(
+                        f"heddle_usage answered {type(answer).__name__}, "
+                        "not UsageRecord, UsageCounter or UsageReadings"
+                    )
+                if record is not None:
+                    part.add(record)
+                    if not began and record.at is not None:
+                        known.began = began = instant_s(record.at)
+                if len(part.rows) >= FLUSH_RECORDS:
+                    self._flush(source, known, part)
+            except self._broken as error:
+                raise _StateBroken(error) from error
         if not series:
             del source.memory["_series"]
         named = [source.actor] if source.actor is not None else []
         for name in (*named, *source.parents):  # an actor without usage yet is an answer too
             self._state.records.names.actor(harness, f"{harness}:{name}", known.source, told=True)
-        self._flush(source, known, pending, actors)
+        self._flush(source, known, part)
         for child, parent in source.parents.items():
             self._state.records.names.link(f"{harness}:{child}", f"{harness}:{parent}")
         known.position, known.memory, known.faults = source.position, source.memory, source.faults
         self._faults += source.faults
         self._state.save_source(harness, path, known)
 
-    def _flush(
-        self,
-        source: TranscriptSource,
-        known: KnownSource,
-        pending: dict[str, UsageRecord],
-        actors: Mapping[str | None, int],
-    ) -> None:
-        if not pending:
-            return
-        document = source.position is not None and source.position.whole
-        import sqlite3
-
+    def _flush(self, source: TranscriptSource, known: KnownSource, part: SourceRows) -> None:
+        rows, part.rows = part.rows, {}
         try:
-            self._state.records.join(
-                source.harness,
-                known.source,
-                known.rank(source.path),
-                pending.values(),
-                actors,
-                document=document,
-            )
-        except sqlite3.Error as error:
+            self._state.records.join(known.source, known.rank(source.path), rows)
+        except self._broken as error:
             raise _StateBroken(error) from error
-        pending.clear()
 
     def _advance(self, size: int) -> None:
         self._done += size

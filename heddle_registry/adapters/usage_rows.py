@@ -9,39 +9,42 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from hashlib import blake2b
 from operator import add
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from heddle_registry.adapters.usage_names import NameTable
-from heddle_registry.core.usage import (
-    LONG_CONTEXT_TOKENS,
-    UsageGroup,
-    UsageRecord,
-    instant_s,
-    join_records,
-    owns_before,
+from heddle_registry.adapters.usage_row import (
+    COSTED,
+    DOCUMENT,
+    LONG,
+    LOWER,
+    NO_REASONING,
+    REPLAYED,
+    SUMS_AT,
+    SourceRows,
+    record_of,
+    row_of,
+    with_calls,
 )
+from heddle_registry.core.usage import UsageGroup, join_records, owns_before
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
+
+    from heddle_registry.adapters.usage_row import Row
+    from heddle_registry.core.usage import UsageRecord
 
     Rank = tuple[float, int, str]
     """When a source's first record was, when its file was first seen changed, and its path."""
-    Row = tuple[Any, ...]
 
-_LONG, _COSTED, _NO_REASONING, _LOWER, _REPLAYED, _DOCUMENT = 1, 2, 4, 8, 16, 32
 _FEW: Final = 20
 """So many look-ups by one statement each are quicker than one statement for all."""
 _SUMS: Final = "input, creation, creation_1h, cached, output, reasoning, tools, cost, requests"
+"""In the order of `UsageGroup`."""
 _SUM_COUNT: Final = 9
-_SUMS_AT: Final = 7
-"""Where the sums begin in a row of ``record``."""
 BATCH_ROWS: Final = 20_000
 """Records that wait in memory before they are written (about 10 MB)."""
-MAX_SUMMED: Final = (1 << 53) - 1
-"""What a record may hold at most, far above `core.usage.MAX_COUNT`."""
-_MARKS: Final = ", ".join("?" * (_SUMS_AT + _SUM_COUNT))
+_MARKS: Final = ", ".join("?" * (SUMS_AT + _SUM_COUNT))
 _TOTALS: Final = ", ".join(f"sum({column})" for column in _SUMS.split(", "))
 
 TABLES: Final = f"""
@@ -49,7 +52,7 @@ CREATE TABLE shares (one INTEGER, other INTEGER, PRIMARY KEY (one, other)) WITHO
 CREATE TABLE record (
     id INTEGER PRIMARY KEY, owner INTEGER, actor INTEGER, model INTEGER, flags INTEGER,
     weight INTEGER, at REAL, {_SUMS});
-CREATE INDEX document ON record (owner) WHERE flags >= {_DOCUMENT};
+CREATE INDEX document ON record (owner) WHERE flags >= {DOCUMENT};
 CREATE TABLE sums (
     actor INTEGER, model INTEGER, flags INTEGER, {_SUMS}, PRIMARY KEY (actor, model, flags)
 ) WITHOUT ROWID
@@ -145,41 +148,31 @@ class RecordTable:
         for row in rows.values():
             by_key.setdefault(row[2:5], []).append(row)
         for key, alike in by_key.items():
-            if not key[2] & _REPLAYED:
-                self._move(key, map(sum, [*zip(*alike, strict=True)][_SUMS_AT:]))
+            if not key[2] & REPLAYED:
+                self._move(key, map(sum, [*zip(*alike, strict=True)][SUMS_AT:]))
 
     # -- records
 
-    def join(
-        self,
-        harness: str,
-        source: int,
-        rank: Rank,
-        records: Iterable[UsageRecord],
-        actors: Mapping[str | None, int],
-        *,
-        document: bool,
-    ) -> None:
-        """Join records with what is known under their ids, and move the sums by the difference.
+    def of(self, harness: str, source: int, actors: Mapping[str | None, int]) -> SourceRows:
+        """Return where a source's records are gathered, for `join`.
 
-        Each record's ``actor`` is a key of ``actors``; ids are unique among ``records``, and each
-        harness has ids of its own. Raises TypeError where a record holds what is no number, and
-        sqlite3.Error where the file cannot take them.
+        Each record's ``actor`` is a key of ``actors``.
         """
-        fresh: dict[int, Row] = {}
-        copy = blake2b(f"{harness}\0".encode(), digest_size=8).copy
-        row_of, number_of, kind = self._row, int.from_bytes, _DOCUMENT if document else 0
-        for record in records:
-            digest = copy()
-            digest.update(record.id.encode("utf-8", "replace"))
-            number = number_of(digest.digest(), "big", signed=True)
-            fresh[number] = row_of(number, source, record, actors[record.actor], kind)
+        return SourceRows(harness, source, actors, self.names.models, self._joined)
+
+    def join(self, source: int, rank: Rank, rows: dict[int, Row]) -> None:
+        """Join a source's rows with what is known under their ids; they are the table's from now.
+
+        Moves the sums by the difference. Raises sqlite3.Error where the file cannot take them.
+        """
         self._ranks[source] = rank
         part = self._part
-        if part:
-            for number in part.keys() & fresh.keys():
-                fresh[number] = self._joined(part[number], fresh[number])
-        part.update(fresh)
+        if not part:
+            self._part = part = rows
+        else:
+            for number in part.keys() & rows.keys():
+                rows[number] = self._joined(part[number], rows[number])
+            part.update(rows)
         if len(part) >= BATCH_ROWS:
             self._spill()
 
@@ -201,7 +194,7 @@ class RecordTable:
                 if other not in family:
                     family.append(other)
                     ahead.append(other)
-        of_document = f" AND flags >= {_DOCUMENT}" if document and len(family) == 1 else ""
+        of_document = f" AND flags >= {DOCUMENT}" if document and len(family) == 1 else ""
         for one in family:
             # Built of constants; the value is bound.
             for row in self._db.execute(
@@ -212,40 +205,6 @@ class RecordTable:
             self.names.forget(one)
             self._db.execute("DELETE FROM shares WHERE one = ?1 OR other = ?1", (one,))
         return family[1:]
-
-    def _row(self, number: int, source: int, record: UsageRecord, actor: int, kind: int) -> Row:
-        (
-            _, fresh, creation, cached, output, reasoning, tools, cost, model, at, _, lower_bound,
-            replayed, weight, hour, requests,
-        ) = record  # fmt: skip
-        whole = fresh + creation + cached
-        # Rows are written later, where it would be too late to tell whose they were.
-        every = fresh | creation | cached | output | tools | weight | hour | requests
-        if not 0 <= every <= MAX_SUMMED:
-            numbers = (fresh, creation, cached, output, tools, weight, hour, requests)
-            if max(map(abs, numbers)) > MAX_SUMMED:
-                raise TypeError(f"one of {numbers} is no count")
-        flags = kind | _LONG if whole > LONG_CONTEXT_TOKENS else kind
-        if cost is None:
-            cost = 0
-            if not whole + output:
-                flags |= _COSTED
-        else:
-            flags |= _COSTED
-        if reasoning is None:
-            reasoning = 0
-            if output:
-                flags |= _NO_REASONING
-        if max(abs(cost), abs(reasoning)) > MAX_SUMMED:
-            raise TypeError(f"a cost of {cost} or {reasoning} tokens of reasoning")
-        if lower_bound:
-            flags |= _LOWER
-        if replayed:
-            flags |= _REPLAYED
-        return (
-            number, source, actor, self.names.name(model), flags, weight, instant_s(at),
-            fresh, creation, hour, cached, output, reasoning, tools, cost, requests,
-        )  # fmt: skip
 
     def _existing(self, fresh: Mapping[int, Row]) -> list[Row]:
         numbers = list(fresh)
@@ -268,31 +227,14 @@ class RecordTable:
             owner = old if joined.actor == ours.actor else new
         else:
             self._db.execute("INSERT OR IGNORE INTO shares VALUES (?, ?)", (old[1], new[1]))
-            before = (bool(old[4] & _REPLAYED), old[5], self._rank(old[1]))
-            if owns_before((bool(new[4] & _REPLAYED), new[5], self._rank(new[1])), before):
+            before = (bool(old[4] & REPLAYED), old[5], self._rank(old[1]))
+            if owns_before((bool(new[4] & REPLAYED), new[5], self._rank(new[1])), before):
                 owner = new
-        return self._row(old[0], owner[1], joined, owner[2], owner[4] & _DOCUMENT)
+        model = self.names.models[joined.model]
+        return row_of(old[0], owner[1], joined, owner[2], model, owner[4] & DOCUMENT)
 
     def _record(self, row: Row) -> UsageRecord:
-        flags = row[4]
-        return UsageRecord(
-            id="",
-            input=row[7],
-            cache_creation=row[8],
-            cache_creation_1h=row[9],
-            cache_read=row[10],
-            output=row[11],
-            reasoning=None if flags & _NO_REASONING else row[12],
-            tool_calls=row[13],
-            cost_micros_usd=row[14] if flags & _COSTED else None,
-            requests=row[15],
-            model=self.names.text(row[3]),
-            at=row[6] or None,
-            actor=self.names.actor_key(row[2]),
-            lower_bound=bool(flags & _LOWER),
-            replayed=bool(flags & _REPLAYED),
-            weight=row[5],
-        )
+        return record_of(row, self.names.text(row[3]), self.names.actor_key(row[2]))
 
     def _rank(self, source: int) -> Rank:
         if source not in self._ranks:
@@ -303,8 +245,8 @@ class RecordTable:
         return self._ranks[source]
 
     def _add(self, row: Row, sign: int) -> None:
-        if not row[4] & _REPLAYED:
-            self._move((row[2], row[3], row[4]), (sign * number for number in row[_SUMS_AT:]))
+        if not row[4] & REPLAYED:
+            self._move((row[2], row[3], row[4]), (sign * number for number in row[SUMS_AT:]))
 
     def _move(self, key: tuple[int, int, int], by: Iterable[int]) -> None:
         sums = self._sums.get(key)
@@ -327,7 +269,7 @@ class RecordTable:
     def sums_agree(self) -> bool:
         """Tell whether the sums are those of the records (after a crash they may not be)."""
         query = (
-            f"SELECT actor, model, flags, {_TOTALS} FROM record WHERE flags & {_REPLAYED} = 0"
+            f"SELECT actor, model, flags, {_TOTALS} FROM record WHERE flags & {REPLAYED} = 0"
             " GROUP BY actor, model, flags"
         )
         counted = {row for row in self._db.execute(query) if any(row[3:])}
@@ -355,7 +297,7 @@ class RecordTable:
             most = math.inf if until_s is None else until_s
             query = (
                 f"SELECT actor, model, flags, {_TOTALS} FROM record"
-                f" WHERE at >= ? AND at < ? AND flags & {_REPLAYED} = 0"
+                f" WHERE at >= ? AND at < ? AND flags & {REPLAYED} = 0"
                 " GROUP BY actor, model, flags"
             )
             rows = self._db.execute(query, (least, most))
@@ -374,25 +316,19 @@ class RecordTable:
                 sums = self._db.execute(query, (actor,)).fetchall()
             else:
                 sums = within.get(actor, [])
-            groups = [self._group(row[1], row[2], row[3:]) for row in sums if any(row[3:])]
+            sums = [row for row in sums if any(row[3:])]
+            groups = [*map(self._group, with_calls(sums) if len(sums) > 1 else sums)]
             if groups or told:
                 found[actor] = (key, harness, parent, [source], groups)
         return list(found.values())
 
-    def _group(self, model: int, flags: int, sums: Sequence[int]) -> UsageGroup:
+    def _group(self, row: Row) -> UsageGroup:
+        _, model, flags, *sums = row
         return UsageGroup(
-            model=self.names.text(model),
-            long_context=bool(flags & _LONG),
-            costed=bool(flags & _COSTED),
-            reasoning_known=not flags & _NO_REASONING,
-            lower_bound=bool(flags & _LOWER),
-            input=sums[0],
-            cache_creation=sums[1],
-            cache_creation_1h=sums[2],
-            cache_read=sums[3],
-            output=sums[4],
-            reasoning=sums[5],
-            tool_calls=sums[6],
-            cost_micros_usd=sums[7],
-            requests=sums[8],
+            self.names.text(model),
+            bool(flags & LONG),
+            bool(flags & COSTED),
+            not flags & NO_REASONING,
+            bool(flags & LOWER),
+            *sums,
         )

@@ -150,6 +150,7 @@ def counter_delta(
 
 _MILLISECONDS: Final = 1e11
 """Larger instants are milliseconds since the epoch: as seconds they lie 3,000 years ahead."""
+_moment: Final = datetime.fromisoformat
 
 
 def count(value: object) -> int:
@@ -178,17 +179,17 @@ def micros(usd: object) -> int | None:
 
 def instant_s(at: str | float | None) -> float:
     """Return an instant as seconds since the epoch; 0.0 where there is none or it is not one."""
-    if not isinstance(at, str):
-        if not isinstance(at, (int, float)) or not 0 < at < MAX_COUNT:
+    if at.__class__ is str:
+        try:
+            moment = _moment(at)
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=UTC)
+            return moment.timestamp()
+        except (ValueError, OverflowError):
             return 0.0
-        return at / 1000 if at > _MILLISECONDS else float(at)
-    try:
-        moment = datetime.fromisoformat(at)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return moment.timestamp()
-    except (ValueError, OverflowError):
+    if not isinstance(at, (int, float)) or not 0 < at < MAX_COUNT:
         return 0.0
+    return at / 1000 if at > _MILLISECONDS else float(at)
 
 
 def _size(record: UsageRecord) -> tuple[int, ...]:

@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from heddle_registry.adapters.position import Position, continues, look, samples_digest
+from heddle_registry.adapters.position import (
+    Position,
+    continues,
+    digest_of,
+    look,
+    samples_digest,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +60,12 @@ def test_a_file_rewritten_in_place_begins_anew_though_its_size_is_the_same(
         file.seek(at)
         file.write(b"x")
     assert not still(before, log)
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 1000, 5000, len(TEXT)])
+def test_a_text_in_memory_is_sampled_as_its_file_is(log: Path, size: int) -> None:
+    with log.open("rb") as file:
+        assert digest_of(memoryview(TEXT)[:size]) == samples_digest(file.fileno(), size)
 
 
 def test_a_shorter_one_another_one_and_a_document_begin_anew(log: Path) -> None:

@@ -171,24 +171,38 @@ HEAD = re.compile(rb'\{"kind":"(?:(a)"|(b)"|\w+")')
 
 
 def headed(path: Path) -> list[tuple[int, bytes]]:
-    return list(TranscriptSource("acme", str(path)).lines_by_head(HEAD, b'{"kind":"', (2, 14)))
+    source = TranscriptSource("acme", str(path))
+    return [one for found in source.lines_by_head(HEAD, b'{"kind":"', (2, 14)) for one in found]
 
 
 def test_lines_are_chosen_by_how_they_begin_and_odd_ones_are_never_lost(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     regular = b'{"kind":"a","n":1}\n{"kind":"c"}\n{"kind":"b"}\n{"kind":"a"}'
+    chosen = [(1, b'{"kind":"a","n":1}'), (2, b'{"kind":"b"}'), (1, b'{"kind":"a"}')]
     path.write_bytes(regular)
-    assert headed(path) == [(1, b'{"kind":"a","n":1}'), (2, b'{"kind":"b"}'), (1, b'{"kind":"a"}')]
+    assert headed(path) == chosen
     path.write_bytes(regular + b"\n")
-    assert [group for group, _ in headed(path)] == [1, 2, 1]
-    # Another style, a torn write with a record glued to it, an empty line: all lines are given.
+    assert [one for one in headed(path) if one[1]] == chosen
+    # Another style, a torn write with a record glued to it: the caller looks into them.
     for odd in (
-        b'{ "kind": "a"}\n' + regular + b"\n",
-        regular + b'\n{"kind":"c","text":"to{"kind":"b"}\n',
-        regular + b'\n{"ki{"kind":"b"}\n{"other":1}\n',
-        regular + b'\n\n{"kind":"c"}\n',
+        b'{ "kind": "a"}',
+        b'{"kind":"c","text":"to{"kind":"b"}',
+        b'{"ki{"kind":"b"}',
+        b'{"other":1}',
     ):
-        path.write_bytes(odd)
-        assert headed(path) == [(0, line) for line in odd.split(b"\n") if line]
+        path.write_bytes(odd + b"\n" + regular + b"\n\n" + odd + b"\n")
+        found = [one for one in headed(path) if one[1]]
+        assert found[1:-1] == chosen
+        assert {line for group, line in found if group <= 0} == {odd}
     path.write_bytes(b"")
     assert headed(path) == []
+
+
+def test_a_line_chosen_by_its_beginning_knows_its_place_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"kind":"c"}\n' * 5 + b'{"kind":"a","n\n')
+    source = TranscriptSource("acme", str(path))
+    for found in source.lines_by_head(HEAD, b'{"kind":"', (2, 14)):
+        for _, line in found:
+            assert list(source.objects(line)) == []
+    assert [fault.detail[:19] for fault in source.faults] == ["the line at byte 65"]

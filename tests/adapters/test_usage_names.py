@@ -61,6 +61,6 @@ def test_halves_of_characters_are_one_name_wherever_they_stand(names: NameTable)
     names.keep()
     names.write()
     assert {key for _, key in held(names, 1, 2)} == {"a:?"}
-    assert names.name("\ud800") == names.name("?")
-    assert names.text(names.name("?")) == "?"
-    assert names.name(None) == 0
+    assert names.models["\ud800"] == names.models["?"]
+    assert names.text(names.models["?"]) == "?"
+    assert names.models[None] == 0

@@ -38,10 +38,11 @@ def opened() -> UsageState:
 
 
 def begin(state: UsageState, source: int, *records: UsageRecord) -> None:
-    unique = {record.id: record for record in records}.values()
     actor = state.records.names.actor("acme", f"acme:session:{source}", source)
-    rank = (float(source), 0, "")
-    state.records.join("acme", source, rank, unique, {None: actor}, document=False)
+    rows = state.records.of("acme", source, {None: actor})
+    for record in records:
+        rows.add(record)
+    state.records.join(source, (float(source), 0, ""), rows.rows)
 
 
 def join(state: UsageState, source: int, *records: UsageRecord) -> None:

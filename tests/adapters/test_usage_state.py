@@ -39,13 +39,16 @@ def _own_boot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usage_state, "_boot_id", usage_state._boot_id)
 
 
+def join(state: UsageState, source: int, path: str, record: UsageRecord) -> None:
+    actor = state.records.names.actor("acme", "acme:session:1", source)
+    rows = state.records.of("acme", source, {None: actor})
+    rows.add(record)
+    state.records.join(source, (0.0, 0, path), rows.rows)
+
+
 def add(state: UsageState, path: str, output: int) -> None:
     known = state.source("acme", path) or state.add_source(1)
-    actor = state.records.names.actor("acme", "acme:session:1", known.source)
-    record = UsageRecord(f"{path}{output}", output=output)
-    state.records.join(
-        "acme", known.source, (0.0, 0, path), [record], {None: actor}, document=False
-    )
+    join(state, known.source, path, UsageRecord(f"{path}{output}", output=output))
     state.save_source("acme", path, known)
     state.release()
 
@@ -78,9 +81,7 @@ def test_what_was_not_committed_or_was_taken_back_is_gone(tmp_path: Path) -> Non
     path = tmp_path / "usage.sqlite"
     state = filled(path)
     add(state, "/one", 1)
-    actor = state.records.names.actor("acme", "acme:session:1", 2)
-    records = [UsageRecord("lost", output=8)]
-    state.records.join("acme", 2, (0.0, 0, ""), records, {None: actor}, document=False)
+    join(state, 2, "", UsageRecord("lost", output=8))
     state.rollback()
     assert output(state) == 1
     state.commit()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import heddle_registry_opencode.usage
 import heddle_registry_pi.usage
 import heddle_registry_qwen_code.usage
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from heddle_registry.adapters.transcript_folders import discover
 from heddle_registry.adapters.usage_reader import UsageReport, read_usage
@@ -160,19 +163,47 @@ def test_real_files_read_in_pieces_give_what_they_give_in_one(tmp_path: Path) ->
         }
 
 
+CODEX = [*RECORDED.glob("codex/**/rollout-*.jsonl"), *SHARED.glob("codex/*/*.jsonl")]
+
+
+def both_ways(path: Path) -> list[dict[str, Any]]:
+    """What is found by the heads of lines, and by parsing each line that may matter."""
+    found = []
+    for head in (heddle_registry_codex.usage._HEAD, re.compile(rb"(?!)")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(heddle_registry_codex.usage, "_HEAD", head)
+            report = read_usage([("codex", str(path), None)], READERS)
+        found.append({row.actor: (row.parent, row.by_model) for row in report.rows})
+    return found
+
+
+@pytest.mark.parametrize("file", CODEX, ids=lambda file: file.name[-24:])
 def test_codex_files_that_must_be_parsed_line_by_line_give_what_the_quick_way_gives(
-    tmp_path: Path,
+    file: Path,
 ) -> None:
-    homes = [*RECORDED.glob("codex/**/rollout-*.jsonl"), *SHARED.glob("codex/*/*.jsonl")]
-    assert homes
-    for number, file in enumerate(homes):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        copies = [folder / "quick" / file.name, folder / "slow" / file.name]
-        for copy, first in zip(copies, (b"", b'{ "type": "odd" }\n'), strict=True):
-            copy.parent.mkdir()
-            copy.write_bytes(first + file.read_bytes())
-        quick, slow = (read_usage([("codex", str(copy), None)], READERS) for copy in copies)
-        assert {row.actor: row.by_model for row in quick.rows} == {
-            row.actor: row.by_model for row in slow.rows
-        }
+    quick, slow = both_ways(file)
+    assert quick == slow
+    assert quick
+
+
+LINES = sorted(
+    {line for file in CODEX for line in file.read_bytes().splitlines() if len(line) < 4000}
+)
+TORN = st.tuples(st.sampled_from(LINES), st.floats(0.05, 0.9)).map(
+    lambda torn: torn[0][: int(len(torn[0]) * torn[1])]
+)
+GLUED = st.tuples(st.sampled_from(LINES) | TORN, st.sampled_from(LINES)).map(b"".join)
+AGAIN = st.integers(1, 4)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(LINES), AGAIN) | st.tuples(TORN | GLUED, AGAIN), max_size=30)
+)
+def test_however_codex_lines_are_torn_glued_repeated_and_mixed_both_ways_find_the_same(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[tuple[bytes, int]]
+) -> None:
+    path = tmp_path_factory.mktemp("mangled") / "rollout.jsonl"
+    path.write_bytes(b"".join((line + b"\n") * times for line, times in lines))
+    quick, slow = both_ways(path)
+    assert quick == slow

@@ -13,12 +13,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from heddle_registry.core.readings import UsageReadings
 from heddle_registry.core.usage import UsageCounter, UsageRecord, count, instant_s, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from heddle_registry.adapters.transcripts import TranscriptSource
+    from heddle_registry.core.readings import Reading
 
 BURST_S: Final = 1.0
 """A copied history is written in one go: its totals follow each other faster than any call."""
@@ -31,13 +33,22 @@ _HEAD: Final = re.compile(
 )
 """How Codex itself begins a line: of most lines this tells that they matter not."""
 _MARK: Final = b'{"timestamp":"'
-_KIND: Final = (38, 100)
+_AT: Final = len(_MARK)
+_KIND: Final = (38, 73, 104)
 """Where in a line the types stand, if its time is written to the millisecond, as it always was."""
-_ODD, _CALL, _COUNT, _CONTEXT = range(4)
+_CALL, _COUNT, _CONTEXT, _OTHER = range(1, 5)
 _THREAD: Final = re.compile(r"rollout-.*-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl$")
-_TOTAL: Final = b'"total_token_usage":{'
-_LAST: Final = b'"last_token_usage":{'
+_COUNTED: Final = rb"(0|[1-9][0-9]{0,12})"
+_TOLD: Final = re.compile(
+    rb'"info":\{"total_token_usage":\{"input_tokens":%b,"cached_input_tokens":%b,'
+    rb'(?:"cache_write_input_tokens":%b,)?"output_tokens":%b,"reasoning_output_tokens":%b,'
+    rb'"total_tokens":[0-9]+\},"last_token_usage":' % (5 * (_COUNTED,))
+)
+"""A total as Codex itself writes it."""
+_BEFORE, _BEHIND = len(b'"info":{"total_token_usage":'), -len(b',"last_token_usage":')
 _CONTEXT_AT: Final = b'"cwd"'
+_NONE: Final = b"\n"
+"""No line holds it."""
 _NEEDLES: Final = (
     b'"token_count"',
     b'"token_usage_record"',
@@ -49,42 +60,51 @@ _NEEDLES: Final = (
 )
 
 
-def records(source: TranscriptSource) -> Iterator[UsageRecord | UsageCounter]:
+def records(source: TranscriptSource) -> Iterator[UsageRecord | UsageCounter | UsageReadings]:
     """Yield the readings of the thread's total, and how many tools were called."""
     memory = source.memory
     calls: dict[str, int] = memory.setdefault("calls", {})
     before = dict(calls)
-    linked, called, last_total, last_context = _linked(memory), 0, b"", b""
-    for kind, raw in source.lines_by_head(_HEAD, _MARK, _KIND):
-        if kind == _CONTEXT:
-            # Nearly always the same again, under the id of another turn.
-            context = raw[raw.find(_CONTEXT_AT) :]
-            if context == last_context:
-                continue
-            last_context = context if len(context) > 1 else b""
-        elif not linked:
-            if kind == _CALL:
+    linked, called, last_total, total_at, last_context = _linked(memory), 0, _NONE, 0, _NONE
+    run: list[Reading] = []
+    for lines in source.lines_by_head(_HEAD, _MARK, _KIND):
+        for kind, raw in lines:
+            if raw.rfind(_MARK):
+                pass  # something is glued to it
+            elif kind == _CONTEXT:
+                # Nearly always the same again, under the id of another turn.
+                if raw.endswith(last_context):
+                    continue
+                last_context = raw[raw.find(_CONTEXT_AT) :] if _CONTEXT_AT in raw else _NONE
+            elif linked or not raw.endswith(b"}}"):
+                pass
+            elif kind == _CALL:
                 called += 1
                 continue
-            if kind == _COUNT:
+            elif kind == _COUNT:
                 # Half of the totals are written twice, in the very same letters.
-                at, end = raw.find(_TOTAL), raw.find(_LAST)
-                if 0 < at < end and raw.endswith(b"}}"):
-                    total = raw[at + len(_TOTAL) - 1 : end - 1]
-                    if total == last_total:
-                        continue
-                    reading = _plain_reading(source, raw, total, end + len(_LAST) - 1)
-                    if reading is not None:
-                        last_total = total
-                        yield reading
-                        continue
-        if kind == _ODD and not any(needle in raw for needle in _NEEDLES):
-            continue
-        _count(calls, memory, called)
-        called = 0
-        for line in source.objects(raw):
-            yield from _of_line(source, line, calls)
-        linked, last_total = _linked(memory), b""
+                if raw.startswith(last_total, total_at):
+                    continue
+                if (told := _TOLD.search(raw)) is not None:
+                    total_at, end = told.span()
+                    last_total = raw[total_at:end]
+                    run.append(_reading_of(raw, told, last_total[_BEFORE:_BEHIND]))
+                    continue
+            if kind < _CALL and not any(needle in raw for needle in _NEEDLES):
+                continue
+            if run:
+                yield _run(source, run)
+                run = []
+            _count(calls, memory, called)
+            called = 0
+            for line in source.objects(raw):
+                yield from _of_line(source, line, calls)
+            linked, last_total = _linked(memory), _NONE
+            if kind != _CONTEXT:
+                last_context = _NONE
+        if run:
+            yield _run(source, run)
+            run = []
     _count(calls, memory, called)
     for model, number in calls.items():
         if number != before.get(model):
@@ -168,27 +188,25 @@ def _own_thread(source: TranscriptSource, first: Any) -> Any:
     return named[1] if f'"{named[1]}"'.encode() in source.head(1 << 18) else first
 
 
-def _plain_reading(
-    source: TranscriptSource, raw: bytes, total: bytes, last_at: int
-) -> UsageCounter | None:
-    """Return the reading of a thread that copied nothing, without parsing the rest of its line."""
-    try:
-        buckets = _buckets(source.parse(total))
-    except ValueError:
-        return None
-    memory, start = source.memory, len(_MARK)
-    return UsageCounter(
-        str(memory.get("thread") or "rollout"),
-        *buckets,
-        None,
-        # Only a total that is its own last call is asked for that call.
-        buckets if raw.startswith(total, last_at) else None,
-        False,
-        False,
-        memory.get("model"),
-        raw[start : raw.find(b'"', start)].decode("utf-8", "replace"),
-        source.actor,
+def _reading_of(raw: bytes, told: re.Match[bytes], total: bytes) -> Reading:
+    """Return what a line says that Codex itself wrote, without parsing it."""
+    given, held, new, output, thought = map(int, told.groups(b"0"))
+    return (
+        raw[_AT : raw.find(b'"', _AT)].decode("utf-8", "replace"),
+        max(0, given - held - new),
+        new,
+        held,
+        output,
+        thought,
+        # What the last call used comes next. If it is all, it was the first.
+        raw.startswith(total, told.end()),
     )
+
+
+def _run(source: TranscriptSource, run: list[Reading]) -> UsageReadings:
+    memory = source.memory
+    series = str(memory.get("thread") or "rollout")
+    return UsageReadings(series, run, memory.get("model"), source.actor)
 
 
 def _reading(
