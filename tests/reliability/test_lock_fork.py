@@ -56,6 +56,24 @@ def test_a_child_that_leaves_its_parents_with_block_does_not_free_the_parents_lo
     assert not locked_elsewhere(lock.path)
 
 
+def test_a_child_of_a_thread_that_held_nothing_owes_no_release(tmp_path: Path) -> None:
+    lock = DirectoryLock(str(tmp_path))
+    answers: list[str] = []
+
+    def release() -> str:
+        try:
+            lock.release()
+        except RuntimeError:
+            return "it is not locked by this thread"
+        return "released"
+
+    with lock.held():
+        other = threading.Thread(target=lambda: answers.append(in_fork(release)))
+        other.start()
+        other.join(20)
+    assert answers == ["it is not locked by this thread"]
+
+
 def test_a_child_starts_without_the_lock_and_can_take_it_after_its_parent(tmp_path: Path) -> None:
     lock = DirectoryLock(str(tmp_path))
     reads, writes = os.pipe()
