@@ -304,7 +304,7 @@ def signature_of(folder: Path) -> object:
     an index with the same rows that is, or is not, believed.
     """
     names = {
-        name: sorted(re.sub(r"\.([0-9a-f]{16}\.tmp|[0-9a-f]{8})$", ".x",
+        name: sorted(re.sub(r"\.([0-9a-f]{16}\.tmp|[0-9a-f]{8})(?=$|/)", ".x",
                             str(path.relative_to(folder)))
                      for path in (folder / name).rglob("*"))
         for name in ("tmp", "live", "wait", "agents")
