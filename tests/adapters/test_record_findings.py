@@ -81,3 +81,16 @@ def test_sessions_that_nobody_here_can_observe_are_told_only_while_they_run_on_t
         path.write_text(elsewhere.replace('status = "active"', 'status = "complete"'))
         assert "entries" not in findings(registry), "it has ended"
         path.write_text(own)
+
+
+def test_a_claim_is_not_called_lost_while_its_holders_entry_cannot_be_read(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    with registry.reserve("other") as claim:
+        path = tmp_path / ".heddle" / "agents" / f"{claim.session_id}.toml"
+        own = path.read_bytes()
+        path.write_text("torn")
+        found = findings(registry)
+        path.write_bytes(own)
+    assert set(found) == {"entries"}
+    assert told(registry, "claims") == ["2 readable"]
