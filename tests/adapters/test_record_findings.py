@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from heddle_registry import AgentRegistry
+from tests.process_helpers import as_nobody, needs_other_user, public_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +72,7 @@ def test_sessions_that_nobody_here_can_observe_are_told_only_while_they_run_on_t
         own = path.read_text()
         owner = registry.load(claim.session_id).owner
         assert owner is not None
+        assert "entries" not in findings(registry), "it runs here"
         for kind in ("pid_ns", "time_ns"):
             here = f'{kind} = "{getattr(owner, kind)}"'
             assert here in own
@@ -94,3 +97,27 @@ def test_a_claim_is_not_called_lost_while_its_holders_entry_cannot_be_read(
         path.write_bytes(own)
     assert "claims" not in found
     assert told(registry, "claims") == ["2 readable"]
+
+
+@needs_other_user
+def test_a_record_that_only_others_may_read_is_told_and_not_mended(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    with public_folder() as public:
+        shared = public / "registry"
+        shutil.copytree(tmp_path / ".heddle", shared)
+        for path in (shared, shared / "agents", shared / "claims"):
+            path.chmod(0o755)
+        other = AgentRegistry(shared)
+        found = as_nobody(
+            lambda: [
+                (c.name, c.status, c.fix, c.repair is None)
+                for c in other.store.examine(other.host)
+                if c.name in ("entries", "claims")
+            ]
+        )
+    assert [(name, status, no_repair) for name, status, _, no_repair in found] == [
+        ("entries", "bad", True),
+        ("claims", "bad", True),
+    ]
+    assert not any("quarantine" in fix or "anew" in fix for _, _, fix, _ in found)
