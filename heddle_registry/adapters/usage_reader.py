@@ -181,9 +181,10 @@ class _Actors(dict[str | None, int]):
         self.pop(None, None)
 
     def __missing__(self, name: str | None) -> int:
-        told = self.declared if name is None else name
-        key = self._own if told is None else f"{self._harness}:{told}"
-        number = self[name] = self._state.records.names.actor(self._harness, key, self._source)
+        whose = self.declared if name is None else name
+        key = self._own if whose is None else f"{self._harness}:{whose}"
+        names, told = self._state.records.names, whose is not None and whose == self.declared
+        number = self[name] = names.actor(self._harness, key, self._source, told=told)
         return number
 
 
