@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from heddle_registry import AgentRegistry
+from heddle_registry import AgentRegistry, Reserved
+from heddle_registry.registry.attempt import Terms
+from heddle_registry.registry.scripting import build_entry
 from tests.process_helpers import as_nobody, needs_other_user, public_folder
 
 if TYPE_CHECKING:
@@ -97,6 +101,20 @@ def test_a_claim_is_not_called_lost_while_its_holders_entry_cannot_be_read(
         path.write_bytes(own)
     assert "claims" not in found
     assert told(registry, "claims") == ["2 readable"]
+
+
+def test_a_claim_whose_holder_has_died_is_not_called_lost(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    root = tmp_path / ".heddle"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as owner:
+        terms = Terms(owner=registry.owner_for(owner.pid))
+        taken, _ = registry.reserve_on_terms("other", build_entry(registry, "other"), terms)
+        assert isinstance(taken, Reserved)
+        (root / "agents" / f"{taken.entry.session_id}.toml").unlink()
+        assert findings(registry)["claims"].detail.startswith("branch 'other' is lost")
+        owner.communicate(b"")
+    assert "claims" not in findings(registry)
 
 
 @needs_other_user
