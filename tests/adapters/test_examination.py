@@ -169,8 +169,9 @@ def test_what_stands_in_a_folders_place_is_bad_and_a_link_to_one_is_doubtful(
     (root / "queries").write_text("")
     assert findings(registry)["folder"].status == "bad"
     (root / "queries").unlink()
-    (tmp_path / "elsewhere").mkdir()
     (root / "queries").symlink_to(tmp_path / "elsewhere")
+    assert findings(registry)["folder"].status == "bad", "a link to nothing is no folder"
+    (tmp_path / "elsewhere").mkdir()
     assert findings(registry)["folder"].status == "warn"
 
 
