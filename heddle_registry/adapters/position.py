@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _TAIL_BYTES: Final = 1024
-_SAMPLES: Final = 4
 _SAMPLE_BYTES: Final = 128
 
 
@@ -99,24 +99,27 @@ def continues(before: Position, now: Position, path: str) -> bool:
 
 def samples_digest(descriptor: int, offset: int) -> str:
     """Return a digest of samples of the bytes before an offset; "" where there are none."""
-    return _digest([os.pread(descriptor, size, start) for start, size in _samples(offset)])
+    return _digest([os.pread(descriptor, end - start, start) for start, end in _samples(offset)])
 
 
 def digest_of(text: memoryview) -> str:
     """Return what `samples_digest` does of a file that is this text up to the offset."""
-    return _digest([text[start : start + size] for start, size in _samples(len(text))])
+    return _digest([text[start:end] for start, end in _samples(len(text))])
 
 
-def _samples(offset: int) -> list[tuple[int, int]]:
-    if not offset:
-        return []
-    starts = [offset * sample // _SAMPLES for sample in range(_SAMPLES)]
-    found = [(start, min(_SAMPLE_BYTES, offset - start)) for start in starts]
-    size = min(_TAIL_BYTES, offset)
-    return [*found, (offset - size, size)]
+def _samples(offset: int) -> tuple[tuple[int, int], ...]:
+    one, two, three = offset // 4, offset // 2, offset * 3 // 4
+    tail = offset - _TAIL_BYTES
+    if one < _SAMPLE_BYTES:
+        return ((0, offset),) if offset else ()
+    return (
+        (0, _SAMPLE_BYTES),
+        (one, one + _SAMPLE_BYTES),
+        (two, two + _SAMPLE_BYTES),
+        (three, three + _SAMPLE_BYTES),
+        (max(0, tail), offset),
+    )
 
 
 def _digest(samples: Sequence[bytes | memoryview]) -> str:
-    from hashlib import blake2b
-
     return blake2b(b"".join(samples), digest_size=12).hexdigest() if samples else ""

@@ -164,6 +164,27 @@ class NameTable:
         self._held = {}
 
 
+class SourceActors(dict[str | None, int]):
+    """Actor numbers by the name that a record gives; None is the one that the source declared."""
+
+    def __init__(self, names: NameTable, harness: str, source: int, own: str) -> None:
+        super().__init__()
+        self._names, self._harness, self._source, self._own = names, harness, source, own
+        self._declared: str | None = None
+
+    def declare(self, name: str | None) -> None:
+        """From now on None is this one; where it is None too, the file itself."""
+        self._declared = name
+        self.pop(None, None)
+
+    def __missing__(self, name: str | None) -> int:
+        whose = self._declared if name is None else name
+        key = self._own if whose is None else f"{self._harness}:{whose}"
+        told = whose is not None and whose == self._declared
+        number = self[name] = self._names.actor(self._harness, key, self._source, told=told)
+        return number
+
+
 def is_worth_all(wanted: Sequence[object], most: int) -> bool:
     """Tell whether so many rows of at most so many are better looked for among all."""
     return len(wanted) > most // _MANY

@@ -14,6 +14,7 @@ from heddle_registry.adapters.transcripts import (
     SourceFault,
     TranscriptSource,
 )
+from heddle_registry.adapters.usage_names import SourceActors
 from heddle_registry.adapters.usage_row import DOCUMENT
 from heddle_registry.core.readings import UsageReadings, readings_delta
 from heddle_registry.core.record import Record
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     Window = tuple[float | None, float | None]
     """From when until when, in seconds since the epoch."""
 
+WAITING_RECORDS: Final = 500
+"""So many are made rows at once: one by one, between the lines, each costs twice as much."""
 FLUSH_RECORDS: Final = 20_000
 """Records held in memory before they are joined with the stored ones (about 10 MB)."""
 
@@ -165,27 +168,6 @@ class _StateBroken(Exception):
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
         self.cause = cause
-
-
-class _Actors(dict[str | None, int]):
-    """Actor numbers by the name that a record gives; None is the one that the source declared."""
-
-    declared: str | None = None
-
-    def __init__(self, state: UsageState, harness: str, source: int, own: str) -> None:
-        self._state, self._harness, self._source, self._own = state, harness, source, own
-
-    def declare(self, name: str | None) -> None:
-        """From now on None is this one; where it is None too, the file itself."""
-        self.declared = name
-        self.pop(None, None)
-
-    def __missing__(self, name: str | None) -> int:
-        whose = self.declared if name is None else name
-        key = self._own if whose is None else f"{self._harness}:{whose}"
-        names, told = self._state.records.names, whose is not None and whose == self.declared
-        number = self[name] = names.actor(self._harness, key, self._source, told=told)
-        return number
 
 
 class _Reading:
@@ -332,16 +314,17 @@ class _Reading:
         )
         source.faults = [fault for fault in known.faults if now.offset]
         series: dict[str, list[int]] = source.memory.setdefault("_series", {})
-        actors = _Actors(self._state, harness, known.source, key or f"{harness}:path:{path}")
-        part = self._state.records.of(harness, known.source, actors)
+        records, own = self._state.records, key or f"{harness}:path:{path}"
+        actors = SourceActors(records.names, harness, known.source, own)
+        part = records.of(harness, known.source, actors)
+        waiting: list[UsageRecord] = []
         began, declared = known.began, None
         for answer in reader(source) or ():
             try:
                 if source.actor is not declared:
+                    self._add(part, waiting, source)
                     declared = source.actor
                     actors.declare(declared)
-                if not part.rows and source.position is not None and source.position.whole:
-                    part.kind = DOCUMENT
                 if type(answer) is UsageRecord:
                     record: UsageRecord | None = answer
                 elif isinstance(answer, UsageReadings):
@@ -360,9 +343,11 @@ class _Reading:
                         "not UsageRecord, UsageCounter or UsageReadings"
                     )
                 if record is not None:
-                    part.add(record)
+                    waiting.append(record)
                     if not began and record.at is not None:
                         known.began = began = instant_s(record.at)
+                    if len(waiting) >= WAITING_RECORDS:
+                        self._add(part, waiting, source)
                 if len(part.rows) >= FLUSH_RECORDS:
                     self._flush(source, known, part)
             except self._broken as error:
@@ -372,12 +357,20 @@ class _Reading:
         named = [source.actor] if source.actor is not None else []
         for name in (*named, *source.parents):  # an actor without usage yet is an answer too
             self._state.records.names.actor(harness, f"{harness}:{name}", known.source, told=True)
+        self._add(part, waiting, source)
         self._flush(source, known, part)
         for child, parent in source.parents.items():
             self._state.records.names.link(f"{harness}:{child}", f"{harness}:{parent}")
         known.position, known.memory, known.faults = source.position, source.memory, source.faults
         self._faults += source.faults
         self._state.save_source(harness, path, known)
+
+    def _add(self, part: SourceRows, waiting: list[UsageRecord], source: TranscriptSource) -> None:
+        if waiting:
+            if source.position is not None and source.position.whole:
+                part.kind = DOCUMENT
+            part.add(waiting)
+            waiting.clear()
 
     def _flush(self, source: TranscriptSource, known: KnownSource, part: SourceRows) -> None:
         rows, part.rows = part.rows, {}

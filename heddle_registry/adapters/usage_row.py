@@ -44,16 +44,18 @@ class SourceRows:
         self.kind = 0
         """`DOCUMENT` where the source is one."""
 
-    def add(self, record: UsageRecord) -> None:
-        """Take a record. Raises TypeError where it holds what is no number."""
-        digest = self._named.copy()
-        digest.update(record[0].encode("utf-8", "replace"))
-        number = int.from_bytes(digest.digest(), "big", signed=True)
-        actor, model = self._actors[record[10]], self._models[record[8]]
-        row = row_of(number, self._source, record, actor, model, self.kind)
-        held = self.rows.setdefault(number, row)
-        if held is not row:
-            self.rows[number] = larger(held, row) or self._joined(held, row)
+    def add(self, records: Iterable[UsageRecord]) -> None:
+        """Take records, many at once where that can be. Raises TypeError where one is odd."""
+        copy, number_of, rows, source = self._named.copy, int.from_bytes, self.rows, self._source
+        actors, models, kind = self._actors, self._models, self.kind
+        for record in records:
+            digest = copy()
+            digest.update(record.id.encode("utf-8", "replace"))
+            number = number_of(digest.digest(), "big", signed=True)
+            row = row_of(number, source, record, actors[record.actor], models[record.model], kind)
+            held = rows.setdefault(number, row)
+            if held is not row:
+                rows[number] = larger(held, row) or self._joined(held, row)
 
     def add_deltas(self, deltas: Iterable[Delta], actor: str | None, model: str | None) -> None:
         """Take what was used between the readings of a counter."""
@@ -64,7 +66,7 @@ class SourceRows:
             every = fresh | creation | cached | output | reasoning
             if not whole or not 0 <= every <= MAX_SUMMED:
                 used = UsageRecord(name, fresh, creation, cached, output, reasoning)
-                self.add(used._replace(model=model, at=at, actor=actor))
+                self.add([used._replace(model=model, at=at, actor=actor)])
                 continue
             digest = copy()
             digest.update(name.encode("utf-8", "replace"))

@@ -218,34 +218,26 @@ class UsageState:
 
     def save_source(self, harness: str, path: str, known: KnownSource) -> None:
         """Write a source's row."""
-        at = known.position
-        row = (
-            "" if at is None else at.stamp,
-            known.began,
-            None if at is None else f"{at.offset} {at.check} {at.skipping:d} {at.whole:d}",
-            _as_json(known.memory) if known.memory else "{}",
-            json.dumps([{"code": one.code, "detail": one.detail} for one in known.faults])
-            if known.faults
-            else "[]",
-            known.source,
-        )
+        # What a plugin left is the one thing here that may fail, at the cost of its source.
+        memory = _as_json(known.memory) if known.memory else "{}"
+        kept = known.position, known.began, memory, known.faults, known.source
         if known.is_new:
             known.is_new = False
-            self._new_sources.append((*row, harness, path, known.born))
+            self._new_sources.append((*kept, harness, path, known.born))
             if len(self._new_sources) >= BATCH_SOURCES:
                 self._write_sources()
         else:
             self._db.execute(
-                "UPDATE source SET stamp = ?, began = ?, position = ?, memory = ?, faults = ?"
+                "UPDATE source SET stamp = ?, position = ?, began = ?, memory = ?, faults = ?"
                 " WHERE source = ?",
-                row,
+                _row(*kept),
             )
 
     def _write_sources(self) -> None:
         self._db.executemany(
-            "INSERT INTO source (stamp, began, position, memory, faults, source, harness, path,"
+            "INSERT INTO source (stamp, position, began, memory, faults, source, harness, path,"
             " born) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            self._new_sources,
+            [_row(*kept) for kept in self._new_sources],
         )
         self._new_sources.clear()
 
@@ -269,6 +261,21 @@ class UsageState:
             ).fetchall()
         known.position, known.memory, known.faults, known.began = None, {}, [], 0.0
         return again[1:]
+
+
+def _row(
+    at: Position | None, began: float, memory: str, faults: list[SourceFault], *rest: Any
+) -> tuple[Any, ...]:
+    return (
+        "" if at is None else at.stamp,
+        None if at is None else f"{at.offset} {at.check} {at.skipping:d} {at.whole:d}",
+        began,
+        memory,
+        json.dumps([{"code": one.code, "detail": one.detail} for one in faults])
+        if faults
+        else "[]",
+        *rest,
+    )
 
 
 @cache

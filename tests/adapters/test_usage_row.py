@@ -80,7 +80,7 @@ def test_differences_become_the_rows_that_records_of_them_become(
             rows.add_deltas(deltas, "x", "m")
         else:
             for name, at, *used in deltas:
-                rows.add(UsageRecord(name, *used, model="m", at=at, actor="x"))
+                rows.add([UsageRecord(name, *used, model="m", at=at, actor="x")])
         found.append(rows.rows)
     assert found[0] == found[1]
 

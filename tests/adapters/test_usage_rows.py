@@ -40,8 +40,7 @@ def opened() -> UsageState:
 def begin(state: UsageState, source: int, *records: UsageRecord) -> None:
     actor = state.records.names.actor("acme", f"acme:session:{source}", source)
     rows = state.records.of("acme", source, {None: actor})
-    for record in records:
-        rows.add(record)
+    rows.add(records)
     state.records.join(source, (float(source), 0, ""), rows.rows)
 
 

@@ -42,7 +42,7 @@ def _own_boot(monkeypatch: pytest.MonkeyPatch) -> None:
 def join(state: UsageState, source: int, path: str, record: UsageRecord) -> None:
     actor = state.records.names.actor("acme", "acme:session:1", source)
     rows = state.records.of("acme", source, {None: actor})
-    rows.add(record)
+    rows.add([record])
     state.records.join(source, (0.0, 0, path), rows.rows)
 
 
