@@ -10,6 +10,7 @@ import pytest
 
 from heddle_registry import AgentRegistry
 from heddle_registry.adapters import examination
+from heddle_registry.errors import StoreUnavailable
 from tests.process_helpers import (
     NOBODY,
     as_nobody,
@@ -88,6 +89,7 @@ def test_of_many_five_are_named_and_the_rest_counted(
     quarantine.mkdir()
     for number in range(5):
         (quarantine / f"{number}").touch()
+    assert findings(registry)["quarantine"].detail.startswith("5 damaged files in ")
     assert findings(registry)["quarantine"].detail.endswith(": 0, 1, 2, 3, 4")
     for number in range(5, 7):
         (quarantine / f"{number}").touch()
@@ -279,3 +281,45 @@ def test_a_file_system_that_is_mounted_read_only_is_told_from_a_missing_permissi
     assert "ask its owner" in findings(registry)["folder"].fix
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
     assert "mount its file system writable" in findings(registry)["folder"].fix
+
+
+def test_a_file_system_that_nothing_names_is_not_doubted(
+    registry: AgentRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examination, "filesystem_of", lambda _: None)
+    assert findings(registry) == {}
+    assert told(registry, "file system") == ["its type cannot be told here"]
+
+
+@needs_other_user
+def test_an_administrator_can_keep_anybodys_index(registry: AgentRegistry, tmp_path: Path) -> None:
+    for path in (tmp_path / ".heddle", tmp_path / ".heddle" / "agents"):
+        os.chown(path, NOBODY, NOBODY)
+    assert "index" not in findings(registry)
+
+
+def test_what_another_program_wrote_in_place_is_told_and_read_again(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    registry.list()
+    path = next((tmp_path / ".heddle" / "agents").glob("*.toml"))
+    path.write_text(path.read_text().replace('thread = "main"', 'thread = "elsewhere"'))
+    check = findings(registry)["index"]
+    assert check.detail.startswith(f"1 changed in place by another program (agents/{path.name})")
+    assert check.repair is not None
+    assert check.repair() == "it is up to date"
+    assert findings(registry) == {}
+    assert check.repair() == "nothing is wrong with it any more"
+
+
+def test_an_index_that_cannot_be_kept_is_not_called_up_to_date(
+    registry: AgentRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.list()
+    path = next((tmp_path / ".heddle" / "agents").glob("*.toml"))
+    path.write_text(path.read_text().replace('thread = "main"', 'thread = "elsewhere"'))
+    repair = findings(registry)["index"].repair
+    assert repair is not None
+    monkeypatch.setattr(type(registry.store), "catch_up", lambda _: False)
+    with pytest.raises(StoreUnavailable):
+        repair()
