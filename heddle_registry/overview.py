@@ -9,7 +9,6 @@ import attrs
 from heddle_registry.core.limits import check_session_id
 from heddle_registry.core.record import Record
 from heddle_registry.core.transaction import Keys
-from heddle_registry.core.tree import actor_chain, entries_by_actor
 from heddle_registry.errors import UnknownEntry
 
 if TYPE_CHECKING:
@@ -61,6 +60,8 @@ def why_entry(registry: AgentRegistry, session_id: str) -> EntryStory:
 
     :raises UnknownEntry: there is none.
     """
+    from heddle_registry.core.tree import actor_chain, entries_by_actor
+
     check_session_id(session_id)
     loaded, now = registry.store.peek(Keys(sessions=(session_id,)))  # its ancestors too
     entry = loaded.entries.get(session_id)

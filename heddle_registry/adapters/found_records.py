@@ -19,12 +19,12 @@ from heddle_registry.errors import RegistryError
 from heddle_registry.ports.query import is_same_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from heddle_registry.adapters.index import Index, Stamps
     from heddle_registry.adapters.index_tables import EntryRow
     from heddle_registry.adapters.layout import Layout
-    from heddle_registry.adapters.record_files import RecordFile
+    from heddle_registry.adapters.record_files import RecordFile, Stamp
     from heddle_registry.adapters.snapshot import Snapshot
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
@@ -54,7 +54,8 @@ class FoundRecords:
 
     Look-ups by id or thread read that one file, whatever the index says. The first look-up of a
     set calls ``trust``, which says of which moment the index speaks; where it says None,
-    everything is scanned, once.
+    everything is scanned, once. ``seen`` are the stamps of all entries' files, where the caller has
+    just looked at them.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class FoundRecords:
         folders: Folders,
         index: Index,
         trust: Callable[[], Stamps | None],
+        seen: Mapping[str, Stamp] | None = None,
     ) -> None:
         self._layout = layout
         self._folders = folders
         self._index = index
         self._trust: Callable[[], Stamps | None] | None = trust
         self._trusted: Stamps | None = None
+        self._seen = seen
         self._snapshot: Snapshot | None = None
         self._damage: tuple[Damage, ...] | None = None
         self._spoilt: dict[str, Damage] = {}
@@ -293,7 +296,7 @@ class FoundRecords:
             rows = self._index.entry_rows(stamps, where, arguments, most)
             if rows is None:
                 raise Moved
-            found = files.resolve(rows, self._index.tick_ns)
+            found = files.resolve(rows, self._index.tick_ns, self._seen)
             good = self._sound(found, ((row.name, row.thread) for row in rows))
             if not self._spoilt:  # or the next answer from memory would leave it out in silence
                 self._index.keep(stamps, asked, good)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from heddle_registry.adapters.folders import Folders
     from heddle_registry.adapters.index import Index, Stamps
     from heddle_registry.adapters.layout import Layout
+    from heddle_registry.adapters.record_files import Stamp
 
     class Progress(Protocol):
         """Is told how far a long piece of work is."""
@@ -75,12 +76,18 @@ class Reader:
 
         :raises StoreUnavailable: a folder cannot be read.
         """
-        if is_thorough and self.edited() and self._mend(self._lock()) is None:
-            return look(self.scanning())
+        seen: dict[str, Stamp] | None = None
+        if is_thorough:
+            edited, seen = self._looked_over()
+            if edited:
+                seen = None
+                if self._mend(self._lock()) is None:
+                    return look(self.scanning())
         trust = self._trusted_locked if is_locked else self._trusted
         for _ in range(_TRIES):
             with suppress(Moved):
-                return look(FoundRecords(self._layout, self._folders, self._index, trust))
+                return look(FoundRecords(self._layout, self._folders, self._index, trust, seen))
+            seen = None
         # Somebody writes without end, or has mended a file in place.
         if is_locked:
             self._caught_up()
@@ -95,6 +102,10 @@ class Reader:
 
         :raises StoreUnavailable: the folder cannot be read.
         """
+        return self._looked_over()[0]
+
+    def _looked_over(self) -> tuple[tuple[str, ...], dict[str, Stamp] | None]:
+        # The names of what was changed in place, and the stamps of all that were looked at.
         index = self._index
         for _ in range(_TRIES):
             stamps = index.folder_stamps()
@@ -104,8 +115,9 @@ class Reader:
             files = self._folders.agents.stamps()
             if known is not None and index.folder_stamps() == stamps == known.meta[1:3]:
                 rows = {os.fsdecode(name): stamp for name, stamp in known.entries.items()}
-                return tuple(sorted(name for name in files if rows.get(name) != files[name]))
-        return ()
+                edited = (name for name in files if rows.get(name) != files[name])
+                return tuple(sorted(edited)), files
+        return (), None
 
     def catch_up(self) -> bool:
         """Read every file again whose row is not of it; whether the index is right now.

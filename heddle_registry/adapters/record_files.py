@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from heddle_registry.adapters.atomic_file import UnreadableFile, read_with_stat
@@ -18,7 +18,7 @@ from heddle_registry.core.limits import MAX_ENTRY_BYTES
 from heddle_registry.errors import RecordCorrupt, RegistryError, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Protocol
 
     R_co = TypeVar("R_co", covariant=True)
@@ -174,22 +174,25 @@ class RecordFiles(Generic[R]):
             self._known[name] = file
         return file
 
-    def resolve(self, rows: Iterable[Row[R]], tick_ns: int) -> list[RecordFile[R]]:
+    def resolve(
+        self, rows: Iterable[Row[R]], tick_ns: int, seen: Mapping[str, Stamp] | None = None
+    ) -> list[RecordFile[R]]:
         """Return the files that the index has these rows of, as they are now; those gone left out.
 
         A file is read only where it is no longer the one that its row was made from, or may have
         changed within ``tick_ns`` after.
+
+        :param seen: the stamps of all files, where the caller has just looked at them
         """
         found: list[RecordFile[R]] = []
         keep, below, known_files = found.append, self._below, self._known
-        with self._states() as state_of:
+        with nullcontext(seen.get) if seen is not None else self._stamps() as stamp_at:
             for row in rows:
                 name = row.name
-                state = state_of(name)
-                if state is None:
+                now = stamp_at(name)
+                if now is None:
                     known_files.pop(name, None)
                     continue
-                now = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
                 known = known_files.get(name)
                 if known is not None and known.is_still(now, self.tick_ns):
                     keep(known)
@@ -214,12 +217,11 @@ class RecordFiles(Generic[R]):
         """
         still: list[RecordFile[R]] = []
         tick_ns = self.tick_ns
-        with self._states() as state_of:
+        with self._stamps() as stamp_at:
             for file in files:
-                state = state_of(file.name)
-                if state is None:
+                stamp = stamp_at(file.name)
+                if stamp is None:
                     continue
-                stamp = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
                 if file.stamp == stamp and (not tick_ns or file.read_at_ns - stamp[3] > tick_ns):
                     still.append(file)
                     continue
@@ -229,8 +231,8 @@ class RecordFiles(Generic[R]):
         return still
 
     @contextmanager
-    def _states(self) -> Iterator[Callable[[str], os.stat_result | None]]:
-        # How to ask for the state of many files: by descriptor of the folder, half the price of a
+    def _stamps(self) -> Iterator[Callable[[str], Stamp | None]]:
+        # How to ask for the stamps of many files: by descriptor of the folder, half the price of a
         # path each.
         folder = None
         try:
@@ -240,13 +242,14 @@ class RecordFiles(Generic[R]):
             below = "" if folder is not None else self._below
             lstat = os.stat
 
-            def state_of(name: str) -> os.stat_result | None:
+            def stamp_at(name: str) -> Stamp | None:
                 try:
-                    return lstat(below + name, dir_fd=folder, follow_symlinks=False)
+                    state = lstat(below + name, dir_fd=folder, follow_symlinks=False)
                 except FileNotFoundError:
                     return None
+                return (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
-            yield state_of
+            yield stamp_at
         except OSError as error:
             raise self._closed(error) from error
         finally:
@@ -293,11 +296,11 @@ class RecordFiles(Generic[R]):
         except OSError as error:
             # Taken for gone, every record would be forgotten for want of a descriptor.
             raise self._closed(error) from error
-        with self._states() as state_of:
+        with self._stamps() as stamp_at:
             for name in toml_names(names):
-                state = state_of(name)
-                if state is not None:
-                    found[name] = stamp_of(state)
+                stamp = stamp_at(name)
+                if stamp is not None:
+                    found[name] = stamp
         return found
 
     def _closed(self, error: OSError) -> StoreUnavailable:
