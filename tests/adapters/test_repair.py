@@ -17,9 +17,10 @@ from heddle_registry import (
     Timestamp,
 )
 from heddle_registry.adapters.layout import thread_hash
-from heddle_registry.codec import entry_to_toml
+from heddle_registry.codec import claim_to_toml, entry_to_toml
+from heddle_registry.core.claim import Claim
 from heddle_registry.diagnosis import diagnose, mend
-from heddle_registry.errors import RecordCorrupt
+from heddle_registry.errors import RecordCorrupt, StoreUnavailable
 from heddle_registry.ports.query import Query
 from heddle_registry.registry.attempt import Terms
 from heddle_registry.registry.scripting import build_entry
@@ -66,6 +67,58 @@ def test_what_was_mended_or_removed_meanwhile_is_left_alone(
     assert mending.done
     assert "nothing is wrong" in mending.result
     assert not (tmp_path / ".heddle" / "agents" / ".quarantine").exists()
+
+
+@pytest.mark.parametrize("kind", ["entries", "claims"])
+def test_a_misnamed_file_that_says_something_else_meanwhile_is_not_renamed(
+    registry: AgentRegistry, tmp_path: Path, kind: str
+) -> None:
+    def content(name: str) -> bytes:
+        if kind == "claims":
+            return claim_to_toml(Claim(thread=name))
+        return entry_to_toml(attrs.evolve(registry.list()[0], session_id=name))
+
+    def called(name: str) -> Path:
+        if kind == "claims":
+            return claim_file(registry, name)
+        return tmp_path / ".heddle" / "agents" / f"{name}.toml"
+
+    contents = {name: content(name) for name in ("agent-a", "agent-b", "agent-else")}
+    path = called("agent-else")
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(contents["agent-a"])
+    (check,) = found_in(registry, kind)
+    assert check.repair is not None
+    path.write_bytes(contents["agent-b"])
+    with pytest.raises(StoreUnavailable, match="changed meanwhile"):
+        check.repair()
+    assert path.read_bytes() == contents["agent-b"]
+    path.write_bytes(contents["agent-else"])
+    assert "nothing is wrong" in check.repair()
+    path.unlink()
+    assert "nothing is wrong" in check.repair()
+    assert not called("agent-a").exists()
+
+
+def test_a_damaged_entry_that_is_sound_again_is_not_put_aside(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    path = tmp_path / ".heddle" / "agents" / f"{registry.list()[0].session_id}.toml"
+    sound = path.read_bytes()
+    path.write_text("torn")
+    os.utime(path, (1, 1))
+    (check,) = found_in(registry, "entries")
+    path.write_bytes(sound)
+    assert "nothing is wrong" in mend(check).result
+    assert path.read_bytes() == sound
+
+
+def test_a_damaged_file_under_any_claims_name_is_not_spare(registry: AgentRegistry) -> None:
+    path = claim_file(registry, "main").with_name("0123456789abcdef" * 2 + ".toml")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("torn")
+    (check,) = found_in(registry, "claims")
+    assert check.repair is None
 
 
 def test_two_damaged_files_of_one_name_are_both_kept(
