@@ -382,6 +382,46 @@ def test_a_file_that_is_no_branchs_claim_is_put_aside(
     assert [check.status for check in found_in(registry, "claims")] == ["ok"]
 
 
+def test_a_copy_of_a_claim_is_not_put_aside_when_it_may_be_the_only_one(
+    registry: AgentRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with registry.reserve("main"):
+        pass
+    path = claim_file(registry, "main")
+    copy = path.with_name("copy.toml")
+    sound = path.read_bytes()
+    copy.write_bytes(sound)
+    (check,) = found_in(registry, "claims")
+    repair = check.repair
+    assert repair is not None
+    path.write_text("torn")
+    with pytest.raises(StoreUnavailable, match="changed meanwhile"):
+        repair()
+    assert not any(
+        "no branch's claim" in (check.fix or "") for check in found_in(registry, "claims")
+    )
+    path.unlink()
+    with pytest.raises(StoreUnavailable, match="changed meanwhile"):
+        repair()
+    path.write_bytes(sound)
+    opening = os.open
+
+    def refuse(path: Any, *given: Any, **named: Any) -> int:
+        if str(path) == str(copy):
+            raise OSError(errno.EMFILE, "Too many open files", path)
+        return opening(path, *given, **named)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(StoreUnavailable) as caught:
+        repair()
+    monkeypatch.undo()
+    assert caught.value.errno == errno.EMFILE
+    assert copy.read_bytes() == sound
+    copy.unlink()
+    assert "nothing is wrong" in repair()
+    assert not (tmp_path / ".heddle" / "agents" / ".quarantine").exists()
+
+
 def test_an_entry_is_not_moved_once_somebody_may_be_writing_it_again(
     registry: AgentRegistry, tmp_path: Path
 ) -> None:
