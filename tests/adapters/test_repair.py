@@ -422,6 +422,20 @@ def test_a_copy_of_a_claim_is_not_put_aside_when_it_may_be_the_only_one(
     assert not (tmp_path / ".heddle" / "agents" / ".quarantine").exists()
 
 
+def test_a_claim_whose_branch_nothing_names_any_more_is_not_written_anew(
+    registry: AgentRegistry, tmp_path: Path
+) -> None:
+    path = claim_file(registry, "other")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("torn")
+    (check,) = found_in(registry, "claims")
+    assert check.repair is not None
+    (tmp_path / ".heddle" / "agents" / f"{registry.list()[0].session_id}.toml").unlink()
+    with pytest.raises(StoreUnavailable, match="nothing says whose branch"):
+        check.repair()
+    assert path.read_text() == "torn"
+
+
 def test_an_entry_is_not_moved_once_somebody_may_be_writing_it_again(
     registry: AgentRegistry, tmp_path: Path
 ) -> None:
