@@ -436,6 +436,33 @@ def test_a_claim_whose_branch_nothing_names_any_more_is_not_written_anew(
     assert path.read_text() == "torn"
 
 
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_branch_is_at_no_moment_of_a_repair_without_a_claims_file(
+    registry: AgentRegistry, has_links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with registry.reserve("main"):
+        pass
+    path = claim_file(registry, "main")
+    path.write_text('thread = "main"\nfence = 7\n[holder\n')
+    seen: list[bool] = []
+    replacing = os.replace
+
+    def replace(source: str, target: str) -> None:
+        if target == str(path):
+            seen.append(path.exists())
+        replacing(source, target)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "replace", replace)
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    (check,) = found_in(registry, "claims")
+    assert mend(check).done
+    assert seen == [True], "whoever comes by then would begin at fence 1 again"
+
+
 def test_an_entry_is_not_moved_once_somebody_may_be_writing_it_again(
     registry: AgentRegistry, tmp_path: Path
 ) -> None:
