@@ -1,0 +1,143 @@
+"""What a row of the index says of a file, and when it may be believed."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+
+from heddle_registry.adapters.folders import Folders
+from heddle_registry.adapters.index_tables import (
+    PUT_ENTRY,
+    TABLES,
+    EntryRow,
+    Known,
+    entry_values,
+    file_values,
+    new_stamp,
+    newest_first,
+    open_database,
+    put_claim_file,
+    read_known,
+)
+from heddle_registry.adapters.layout import Layout
+from heddle_registry.codec import claim_to_toml, entry_to_toml
+from heddle_registry.core.claim import Claim
+from heddle_registry.core.entry import AgentEntry
+from heddle_registry.core.lifecycle import AgentStatus
+from heddle_registry.core.timestamp import Timestamp
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENTRY = AgentEntry(
+    session_id="agent-a",
+    thread="main",
+    base_state="b",
+    started_at=Timestamp("2026-07-01T12:00:00Z"),
+    status=AgentStatus.ACTIVE,
+)
+STAMP = (11, 22, 33, 1_000)
+
+
+@pytest.mark.parametrize(("after_ns", "tick_ns", "is_sure"), [
+    (1, 0, True), (0, 0, True), (20, 20, False), (21, 20, True), (19, 20, False),
+])  # fmt: skip
+def test_a_row_makes_the_record_of_a_file_that_cannot_have_changed_unseen(
+    after_ns: int, tick_ns: int, is_sure: bool
+) -> None:
+    values = list(entry_values("agent-a.toml", STAMP, ENTRY))
+    values[5] = STAMP[3] + after_ns
+    row = EntryRow(tuple(values))
+    assert (row.name, row.stamp, row.thread) == ("agent-a.toml", STAMP, "main")
+    assert row.makes_record(tick_ns) is is_sure
+    assert row.record() == ENTRY
+
+
+def test_a_row_that_holds_not_all_of_an_entry_never_makes_it() -> None:
+    unusual = attrs.evolve(ENTRY, unknown={"newer": {"deep": [1]}})
+    row = EntryRow(entry_values("agent-a.toml", STAMP, unusual))
+    assert row.thread == "main", "it is found by that all the same"
+    assert not row.makes_record(0)
+
+
+def test_rows_are_listed_newest_first_and_equal_starts_by_session_id() -> None:
+    starts = {"agent-b": 0, "agent-c": 5, "agent-a": 0, "agent-d": 9}
+    rows = [
+        entry_values(
+            f"{name}.toml",
+            STAMP,
+            attrs.evolve(
+                ENTRY, session_id=name, started_at=Timestamp(f"2026-07-01T12:00:0{second}Z")
+            ),
+        )
+        for name, second in starts.items()
+    ]
+    newest_first(rows)
+    assert [row[0] for row in rows] == [
+        "agent-d.toml",
+        "agent-c.toml",
+        "agent-a.toml",
+        "agent-b.toml",
+    ]
+
+
+def test_what_is_known_is_the_stamp_of_each_file_and_nothing_without_a_moment(
+    tmp_path: Path,
+) -> None:
+    layout = Layout(str(tmp_path / ".heddle"))
+    layout.make_folder(layout.claims)
+    contents = {
+        os.path.join(layout.agents, "agent-a.toml"): entry_to_toml(ENTRY),
+        os.path.join(layout.agents, "torn.toml"): b"torn",
+        os.path.join(layout.claims, layout.claim_name("main")): claim_to_toml(Claim(thread="main")),
+        os.path.join(layout.claims, "torn.toml"): b"torn",
+    }
+    for path, content in contents.items():
+        with open(path, "wb") as file:
+            file.write(content)
+    connection = open_database("file::memory:")
+    try:
+        connection.executescript(TABLES)
+        folders = Folders(layout)
+        for entry_file in folders.agents.scan():
+            connection.execute(PUT_ENTRY, file_values(entry_file))
+        for claim_file in folders.claims.scan():
+            put_claim_file(connection, claim_file)
+        assert read_known(connection) is None
+        connection.execute("INSERT INTO meta VALUES ('boot', 1, 2, 0)")
+        assert read_known(connection) == Known(
+            ("boot", 1, 2, 0), folders.agents.stamps(), folders.claims.stamps()
+        )
+    finally:
+        connection.close()
+
+
+def test_a_file_whose_name_is_no_text_has_its_row_too(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path / ".heddle"))
+    layout.make()
+    name = os.fsdecode(b"\xff.toml")
+    try:
+        with open(os.path.join(layout.agents, name), "wb"):
+            pass
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    (file,) = Folders(layout).agents.scan()
+    connection = open_database("file::memory:")
+    try:
+        connection.executescript(TABLES)
+        connection.execute(PUT_ENTRY, file_values(file))
+        assert connection.execute("SELECT name FROM entries").fetchall() == [(b"\xff.toml",)]
+    finally:
+        connection.close()
+
+
+def test_a_stamp_of_ours_lies_in_the_last_seconds_and_is_another_each_time() -> None:
+    # A folder whose time lay ahead would look changed, or unchanged, to whoever compares.
+    stamps = [new_stamp() for _ in range(50)]
+    now_ns = time.time_ns()
+    assert all(now_ns - 5 * 10**9 < stamp < now_ns for stamp in stamps)
+    assert len(set(stamps)) == 50
