@@ -179,7 +179,7 @@ def micros(usd: object) -> int | None:
 
 def instant_s(at: str | float | None) -> float:
     """Return an instant as seconds since the epoch; 0.0 where there is none or it is not one."""
-    if at.__class__ is str:
+    if isinstance(at, str):
         try:
             moment = _moment(at)
             if moment.tzinfo is None:
