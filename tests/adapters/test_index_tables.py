@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import attrs
@@ -22,8 +23,10 @@ from heddle_registry.adapters.index_tables import (
     open_database,
     put_claim_file,
     read_known,
+    tick_of,
 )
 from heddle_registry.adapters.layout import Layout
+from heddle_registry.adapters.record_files import CLOCK_TICK_NS
 from heddle_registry.codec import claim_to_toml, entry_to_toml
 from heddle_registry.core.claim import Claim
 from heddle_registry.core.entry import AgentEntry
@@ -141,3 +144,28 @@ def test_a_stamp_of_ours_lies_in_the_last_seconds_and_is_another_each_time() -> 
     now_ns = time.time_ns()
     assert all(now_ns - 5 * 10**9 < stamp < now_ns for stamp in stamps)
     assert len(set(stamps)) == 50
+
+
+@pytest.mark.parametrize("kind", ["torn", "link"])
+def test_what_a_killed_builder_left_hinders_no_look_at_the_clock(tmp_path: Path, kind: str) -> None:
+    left = tmp_path / "index.tick"
+    if kind == "link":
+        (tmp_path / "home").write_text("mine")
+        left.symlink_to(tmp_path / "home")
+    else:
+        left.write_text("torn")
+    assert tick_of(str(tmp_path / "index")) in (0, CLOCK_TICK_NS)
+    assert not os.path.lexists(left)
+    assert kind == "torn" or (tmp_path / "home").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("step", "tick_ns"), [(1, 0), (0, CLOCK_TICK_NS)])
+def test_a_file_system_is_trusted_that_gives_each_change_a_time_of_its_own(
+    tmp_path: Path, step: int, tick_ns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: list[bytes] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda _, data: changes.append(data))
+        patched.setattr(os, "fstat", lambda _: SimpleNamespace(st_ctime_ns=step * len(changes)))
+        told = tick_of(str(tmp_path / "index"))
+    assert told == tick_ns
