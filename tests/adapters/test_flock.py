@@ -272,6 +272,15 @@ def test_a_signal_handler_on_top_of_a_wait_is_refused_instead_of_hanging(tmp_pat
         assert waiter.line() == "held"
 
 
+def test_a_look_that_is_refused_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with flock_holder(path):
+        before = dict(lock_file._open)
+        for _ in range(3):
+            assert try_shared(str(path), wait_s=0) is None
+        assert lock_file._open == before
+
+
 @needs_proc_locks
 def test_a_look_of_our_own_that_keeps_us_out_is_not_told_as_another_holder(tmp_path: Path) -> None:
     lock = DirectoryLock(str(tmp_path))
