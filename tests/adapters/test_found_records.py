@@ -335,14 +335,7 @@ def test_what_the_index_cannot_hold_is_read_from_the_file(both: Both) -> None:
                     Query(**{name: "k"}, active_only=True), now
                 ),
             )
-            for name in (
-                "native_actor_key",
-                "native_parent_actor_key",
-                "native_instance_key",
-                "client_instance_id",
-                "heddle_session_id",
-                "path",
-            )
+            for name in LOOKUP_FIELDS
         ],
     ],
 )
