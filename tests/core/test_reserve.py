@@ -12,7 +12,7 @@ from heddle_registry.core.limits import MAX_SWEEP
 from heddle_registry.core.reserve import IdTaken, LiveOwner, Reserved, decide_reserve
 from heddle_registry.core.transaction import Damage, NeedFacts, PutClaim, PutEntry, UnknownFacts
 from heddle_registry.errors import RecordCorrupt
-from tests.core.exploration_records import BRANCH, FENCE, NOW, make_entry, owner_of
+from tests.core.exploration_records import BRANCH, FACTS, FENCE, NOW, make_entry, owner_of
 from tests.core.exploration_shapes import DEAD, NOBODY, Branch, ClaimShape
 from tests.core.situations import (
     ALICE,
@@ -213,9 +213,31 @@ def test_a_branch_whose_records_cannot_be_read_is_refused_with_their_error():
     assert isinstance(decide_reserve(request, elsewhere, NOW, {}).answer, Reserved)
 
 
-def test_damage_that_names_a_dead_owner_blocks_nobody():
-    from tests.core.exploration_records import FACTS
+def test_a_holder_whose_entry_cannot_be_read_is_told_as_that_and_not_as_lost():
+    error = RecordCorrupt("agents/x.toml", ["not TOML"])
+    situation = Situation(IN_STATE[ClaimState.HELD])
+    del situation.entries[HOLDER]
+    loaded = situation.load(threads=(BRANCH,))
+    damage = Damage(path="x", error=error, session_id=HOLDER)
+    unread = attrs.evolve(loaded, damage=(damage,))
+    assert decide_reserve(_request(), unread, NOW, FACTS).refusal is error
+    another = attrs.evolve(loaded, damage=(attrs.evolve(damage, session_id="another"),))
+    assert isinstance(decide_reserve(_request(), another, NOW, FACTS).answer, LiveOwner)
 
+
+def test_a_branch_that_only_the_original_tool_knew_begins_with_the_first_fence():
+    situation = Situation()
+    situation.add(attrs.evolve(present("o", DEAD), thread="fresh", extension=None))
+    assert situation.reserve(thread="fresh").answer.fence == 1
+
+
+def test_whoever_holds_a_branch_in_one_folder_may_take_another_in_another():
+    situation = Situation()
+    situation.reserve(ALICE, session_id="a", thread="other", path="/a")
+    assert isinstance(situation.reserve(ALICE, asker="a", path="/b").answer, Reserved)
+
+
+def test_damage_that_names_a_dead_owner_blocks_nobody():
     error = RecordCorrupt("agents/x.toml", ["not TOML"])
     subject = Subject(session_id="x", owner=owner_of(DEAD))
     damage = Damage(path="x", error=error, thread=BRANCH, subject=subject)
