@@ -121,7 +121,7 @@ def _stamped_regardless(patch: pytest.MonkeyPatch) -> None:
 
 
 def _rows_unverified(patch: pytest.MonkeyPatch) -> None:
-    def resolve(self: RecordFiles[Any], rows: Any, _tick_ns: int) -> list[RecordFile[Any]]:
+    def resolve(self: RecordFiles[Any], rows: Any, *_: Any) -> list[RecordFile[Any]]:
         found = []
         for row in rows:
             file: RecordFile[Any] = RecordFile(row.name, os.path.join(self.folder, row.name))
