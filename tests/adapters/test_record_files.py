@@ -304,6 +304,14 @@ def test_a_file_that_the_index_knows_is_built_from_it_and_any_other_read(folder:
     assert folder.files.one("a.toml") is None
 
 
+def test_a_file_that_goes_between_two_looks_is_left_out(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.put("a.toml", "one")
+    monkeypatch.setattr(folder.files, "one", lambda _: None)
+    assert folder.files.resolve([KnownRow("a.toml", (0, 0, 0, 0))], 0) == []
+
+
 def test_a_file_of_which_nothing_can_be_learnt_is_an_error_and_not_missing(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
