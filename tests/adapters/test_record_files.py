@@ -312,6 +312,13 @@ def test_a_file_that_goes_between_two_looks_is_left_out(
     assert folder.files.resolve([KnownRow("a.toml", (0, 0, 0, 0))], 0) == []
 
 
+def test_a_file_that_could_not_be_read_and_is_gone_is_listed_no_longer(folder: Folder) -> None:
+    unread: RecordFile[str] = RecordFile("gone.toml", str(folder.path / "gone.toml"))
+    for tick_ns in (0, CLOCK_TICK_NS):
+        folder.files.tick_ns = tick_ns
+        assert folder.files.verified([unread]) == []
+
+
 def test_a_file_of_which_nothing_can_be_learnt_is_an_error_and_not_missing(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
