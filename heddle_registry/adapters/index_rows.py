@@ -169,6 +169,7 @@ def _rest(row: Sequence[Any], fields: int, name: str) -> dict[str, Any]:
     # What needs no building comes by the dozen: one of them costs as much as several.
     if name in _SHOWN:
         found = dict(zip(_SHOWN, row[fields + len(_TOLD) :], strict=False))
+        found["attach_precedence"] = _attach_precedence(row, fields)
         if row[fields + _AT_OWN] is None:
             found["extension"] = None
         return found
