@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import stat
+import threading
 from typing import TYPE_CHECKING
 
 import attrs
@@ -141,6 +142,24 @@ def test_a_wait_ends_when_its_subject_has_died_or_lets_its_lock_go(
     place.wait(0.01, attrs.evolve(locked, session_id="agent-that-has-no-file"))
     place.leave()
     assert not [path for path in _open_descriptors() if path.startswith(layout.root)]
+
+
+def test_a_program_can_end_while_it_still_watches_a_holder(layout: Layout) -> None:
+    layout.make_folder(layout.live)
+    lock = line.hold_liveness(os.path.join(layout.live, "agent-b"))
+    held = LivenessFile(device=lock.device, inode=lock.inode)
+    place = join(layout)
+    reads, writes = os.pipe()
+    try:
+        place._await_release(Subject(session_id="agent-b", liveness=held), FOR_EVER_S, writes)
+        watchers = [t for t in threading.enumerate() if t.name == "watch a liveness lock"]
+        assert [watcher.daemon for watcher in watchers] == [True]
+        lock.release()
+        assert os.read(reads, 1) == b"f"
+        watchers[0].join(10)
+    finally:
+        os.close(reads)
+        place.leave()
 
 
 def _open_descriptors() -> list[str]:
