@@ -11,6 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 from heddle_registry import (
@@ -278,6 +279,33 @@ def test_where_the_claims_are_lost_the_entries_copies_stand_for_them(
     registry.release(by_pid.entry.session_id, token=by_pid.token)
     assert not registry.check("main", by_pid.fence).valid
     assert reserve(registry).fence == by_pid.fence + 1
+
+
+@pytest.mark.parametrize("index", ["on", "off"])
+def test_a_listing_is_newest_first_with_and_without_the_index(
+    registry: AgentRegistry, heddle_dir: Path, index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = [Timestamp(f"2026-07-01T12:00:0{second}Z") for second in (3, 9, 0, 6)]
+    for number, at in enumerate(starts):
+        build = building(registry, f"branch-{number}")
+        registry.create_generated_entry(
+            lambda session_id, build=build, at=at: attrs.evolve(build(session_id), started_at=at)
+        )
+    monkeypatch.setenv("HEDDLE_REGISTRY_INDEX", index)
+    monkeypatch.setattr("heddle_registry.adapters.directory._shared", {})
+    listed = AgentRegistry(heddle_dir).list()
+    assert [entry.started_at for entry in listed] == sorted(starts, reverse=True, key=str)
+
+
+def test_a_liveness_lock_passes_to_no_command_unless_it_is_asked_to(
+    registry: AgentRegistry,
+) -> None:
+    lock = registry.store.hold_liveness("agent-a")
+    assert lock is not None
+    try:
+        assert not os.get_inheritable(lock.fileno())
+    finally:
+        lock.release()
 
 
 def test_an_entry_of_a_newer_program_is_read_and_never_rewritten(
