@@ -18,7 +18,7 @@ from heddle_registry.core.limits import MAX_ENTRY_BYTES
 from heddle_registry.errors import RecordCorrupt, RegistryError, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Protocol
 
     R_co = TypeVar("R_co", covariant=True)
@@ -49,6 +49,8 @@ Stamp = tuple[int, int, int, int]
 """Inode, size, mtime and ctime in nanoseconds."""
 
 _FOLDER_FLAGS: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+_FEW: Final = 8
+"""So many files are asked for by path: for them a folder is not worth opening."""
 CLOCK_TICK_NS: Final = 20_000_000
 """Twice the coarsest step of file times that Linux has (10 ms at 100 Hz)."""
 
@@ -175,7 +177,7 @@ class RecordFiles(Generic[R]):
         return file
 
     def resolve(
-        self, rows: Iterable[Row[R]], tick_ns: int, seen: Mapping[str, Stamp] | None = None
+        self, rows: Sequence[Row[R]], tick_ns: int, seen: Mapping[str, Stamp] | None = None
     ) -> list[RecordFile[R]]:
         """Return the files that the index has these rows of, as they are now; those gone left out.
 
@@ -186,7 +188,8 @@ class RecordFiles(Generic[R]):
         """
         found: list[RecordFile[R]] = []
         keep, below, known_files = found.append, self._below, self._known
-        with nullcontext(seen.get) if seen is not None else self._stamps() as stamp_at:
+        known_stamps = nullcontext(seen.get) if seen is not None else self._stamps(len(rows))
+        with known_stamps as stamp_at:
             for row in rows:
                 name = row.name
                 now = stamp_at(name)
@@ -217,7 +220,7 @@ class RecordFiles(Generic[R]):
         """
         still: list[RecordFile[R]] = []
         tick_ns = self.tick_ns
-        with self._stamps() as stamp_at:
+        with self._stamps(len(files)) as stamp_at:
             for file in files:
                 stamp = stamp_at(file.name)
                 if stamp is None:
@@ -231,12 +234,12 @@ class RecordFiles(Generic[R]):
         return still
 
     @contextmanager
-    def _stamps(self) -> Iterator[Callable[[str], Stamp | None]]:
-        # How to ask for the stamps of many files: by descriptor of the folder, half the price of a
-        # path each.
+    def _stamps(self, count: int) -> Iterator[Callable[[str], Stamp | None]]:
+        # How to ask for the stamps of so many files: of many by descriptor of the folder, half the
+        # price of a path each.
         folder = None
         try:
-            if os.stat in os.supports_dir_fd:
+            if count > _FEW and os.stat in os.supports_dir_fd:
                 with suppress(FileNotFoundError):  # then no file of it is there either
                     folder = os.open(self.folder, _FOLDER_FLAGS)
             below = "" if folder is not None else self._below
@@ -296,7 +299,7 @@ class RecordFiles(Generic[R]):
         except OSError as error:
             # Taken for gone, every record would be forgotten for want of a descriptor.
             raise self._closed(error) from error
-        with self._stamps() as stamp_at:
+        with self._stamps(len(names)) as stamp_at:
             for name in toml_names(names):
                 stamp = stamp_at(name)
                 if stamp is not None:

@@ -182,7 +182,8 @@ def test_a_listing_is_verified_file_by_file(folder: Folder) -> None:
 def test_a_listing_that_cannot_be_verified_is_an_error_and_leaves_nothing_open(
     folder: Folder, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder.put("a.toml", "one")
+    for name in "abcdefghijkl":
+        folder.put(f"{name}.toml", "one")
     files = folder.files.scan()
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
 
