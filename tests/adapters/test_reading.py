@@ -347,3 +347,61 @@ def test_a_claim_that_nobody_may_read_just_now_is_not_written_off(
     assert folder.is_up_to_date
     found = folder.store.peek(Keys(path="/w"))[0].claims
     assert found == {"main": claim}, "the folder's holder"
+
+
+class Mended:
+    """An entry that the index knows as no record, and that somebody mends without a rename."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.path = os.path.join(folder.layout.agents, "agent-b.toml")
+        folder.stranger_writes(entry("agent-b"))
+        self.put(b"\x00 no TOML")
+        folder._touched(0)
+        assert folder.names() == ["agent-a"]
+        assert folder.is_up_to_date
+        self.put(entry_to_toml(entry("agent-b")))
+        folder.scans = 0
+
+    def put(self, data: bytes) -> None:
+        with open(self.path, "r+b") as file:
+            file.truncate()
+            file.write(data)
+
+
+def test_one_look_learns_what_was_mended_in_place_and_the_next_one_scans_no_more(
+    folder: Folder,
+) -> None:
+    Mended(folder)
+    assert folder.names() == ["agent-a", "agent-b"]
+    assert folder.scans == 1
+    assert folder.names() == ["agent-a", "agent-b"]
+    assert folder.scans == 1
+
+
+def test_a_decision_learns_what_was_mended_in_place_and_the_next_one_scans_no_more(
+    folder: Folder,
+) -> None:
+    Mended(folder)
+    seen: list[set[str]] = []
+
+    def decide(loaded: Any, *_: object) -> Decision[None]:
+        seen.append(set(loaded.entries))
+        return Decision()
+
+    for _ in range(2):
+        folder.store.transact(Keys(all_active=True), decide, {})
+        assert folder.scans == 1
+    assert seen == [{"agent-a", "agent-b"}] * 2
+    assert folder.is_up_to_date
+
+
+def test_with_the_index_off_what_was_mended_in_place_is_seen_and_no_index_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(tmp_path, monkeypatch)
+    Mended(folder)
+    folder.store.index.close()
+    os.unlink(folder.layout.index)
+    monkeypatch.setattr(folder.store.index, "is_off", True)
+    assert folder.names() == ["agent-a", "agent-b"]
+    assert not os.path.exists(folder.layout.index)
