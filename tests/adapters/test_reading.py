@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -405,3 +406,30 @@ def test_with_the_index_off_what_was_mended_in_place_is_seen_and_no_index_made(
     monkeypatch.setattr(folder.store.index, "is_off", True)
     assert folder.names() == ["agent-a", "agent-b"]
     assert not os.path.exists(folder.layout.index)
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_a_thorough_look_finds_an_entry_by_what_was_written_into_its_file_in_place(
+    folder: Folder, *, is_busy: bool
+) -> None:
+    moved = attrs.evolve(entry("agent-a"), thread="moved")
+    with open(os.path.join(folder.layout.agents, "agent-a.toml"), "r+b") as file:
+        file.truncate()
+        file.write(entry_to_toml(moved))
+    query = Query(thread="moved")
+    assert folder.store.look(query).entries == ()
+    thorough = attrs.evolve(query, thorough=True)
+    with flock_holder(folder.store.lock().path) if is_busy else nullcontext():
+        assert folder.store.look(thorough).entries == (moved,)
+    # Who may not wait for the lock scans, and leaves the index as it is.
+    assert folder.scans == is_busy
+    assert folder.store.look(query).entries == (() if is_busy else (moved,))
+
+
+def test_a_thorough_look_where_nothing_was_written_in_place_needs_no_lock_and_no_scan(
+    folder: Folder,
+) -> None:
+    with flock_holder(folder.store.lock().path):
+        found = folder.store.look(Query(thorough=True)).entries
+    assert [one.session_id for one in found] == ["agent-a"]
+    assert folder.scans == 0
