@@ -23,9 +23,8 @@ from heddle_registry.core.attach_rules import (
 from heddle_registry.core.claim import ClaimState
 from heddle_registry.core.entry import AgentEntry, check_entry
 from heddle_registry.core.record import Record
-from heddle_registry.core.reserve import IdTaken
 from heddle_registry.core.standing import Witness, entry_verdict, is_orphan, stand
-from heddle_registry.core.transaction import Decision, NeedFacts, PutEntry
+from heddle_registry.core.transaction import Decision, IdTaken, NeedFacts, PutEntry
 from heddle_registry.core.tree import ancestor_nodes, entries_by_actor
 from heddle_registry.errors import RegistryError
 

@@ -14,11 +14,11 @@ from heddle_registry.core.entry import AgentEntry, EntryExtension, check_entry
 from heddle_registry.core.lifecycle import EVENT_OF_STATUS, AgentStatus, EntryEvent, apply_event
 from heddle_registry.core.limits import MAX_KEPT_QUERIES
 from heddle_registry.core.release import end_entry
-from heddle_registry.core.reserve import IdTaken
 from heddle_registry.core.standing import Witness, entry_verdict, is_orphan
 from heddle_registry.core.transaction import (
     Decision,
     Effect,
+    IdTaken,
     KeepQueries,
     NeedFacts,
     PutClaim,

@@ -21,12 +21,13 @@ from heddle_registry.core.renew import (
     entry_token_refusal,
     lost_claim_error,
 )
-from heddle_registry.core.reserve import IdTaken, Reserved, new_holder
+from heddle_registry.core.reserve import Reserved, new_holder
 from heddle_registry.core.standing import Witness, stand
 from heddle_registry.core.token import token_matches
 from heddle_registry.core.transaction import (
     Decision,
     Effect,
+    IdTaken,
     NeedFacts,
     PutClaim,
     PutEntry,

@@ -33,6 +33,7 @@ from heddle_registry.core.token import TokenHash, token_matches
 from heddle_registry.core.transaction import (
     Decision,
     Effect,
+    IdTaken,
     NeedFacts,
     PutClaim,
     PutEntry,
@@ -100,13 +101,6 @@ class LiveOwner(Record):
     state: str
     why: str
     frees_when: str = ""
-
-
-@attrs.frozen(eq=False, repr=False)
-class IdTaken(Record):
-    """The new entry's id is in use; build another and ask again."""
-
-    session_id: str
 
 
 ReserveOutcome = Reserved | LiveOwner

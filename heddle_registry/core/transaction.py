@@ -196,6 +196,13 @@ class Decision(Record, Generic[T]):
     freed: tuple[str, ...] = ()
 
 
+@attrs.frozen(eq=False, repr=False)
+class IdTaken(Record):
+    """The new entry's id is in use; build another and ask again."""
+
+    session_id: str
+
+
 class NeedFacts(NamedTuple):
     """Look at these, outside the exclusion, then ask again."""
 

@@ -13,8 +13,7 @@ from heddle_registry.core.harness import native_id
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.limits import MAX_ID_TRIES, check_thread, is_session_id
 from heddle_registry.core.record import Record
-from heddle_registry.core.reserve import IdTaken
-from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, NeedFacts
+from heddle_registry.core.transaction import Decision, Facts, IdTaken, Keys, Loaded, NeedFacts
 from heddle_registry.errors import PluginFault, RegistryError, UsageError
 from heddle_registry.ports.query import Query
 from heddle_registry.registry.entries import UNKNOWN_BASE, no_free_id
@@ -151,10 +150,13 @@ def rules_in_force(settings: Settings | None, plugins: Plugins) -> tuple[AttachR
 
     :raises UsageError: a rule of the config files cannot stand.
     """
-    from heddle_registry.codec.config import attach_rules
     from heddle_registry.core.attach_order import order_rules
 
-    team = attach_rules(settings) if settings is not None else ()
+    team: Sequence[AttachRule] = ()
+    if settings is not None:
+        from heddle_registry.codec.config import attach_rules
+
+        team = attach_rules(settings)
     names = {rule.name for rule in team}
     offered = plugins.attach_rules()
     taken = [rule.name for rule in offered if rule.name in names]

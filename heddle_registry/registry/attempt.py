@@ -18,7 +18,6 @@ from heddle_registry.core.limits import (
 )
 from heddle_registry.core.record import Record
 from heddle_registry.core.reserve import (
-    IdTaken,
     LiveOwner,
     Reserved,
     ReserveOutcome,
@@ -26,7 +25,7 @@ from heddle_registry.core.reserve import (
     decide_reserve,
 )
 from heddle_registry.core.token import SALT_BYTES, hash_token
-from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, NeedFacts
+from heddle_registry.core.transaction import Decision, Facts, IdTaken, Keys, Loaded, NeedFacts
 from heddle_registry.errors import Held, OutcomeUnknown, RegistryError, UsageError
 from heddle_registry.registry.entries import no_free_id, normalised
 from heddle_registry.registry.looking import canonical_folder

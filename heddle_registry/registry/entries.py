@@ -11,7 +11,7 @@ from heddle_registry.core.entry import AgentEntry
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.limits import MAX_ID_TRIES, check_session_id
 from heddle_registry.core.timestamp import Timestamp
-from heddle_registry.core.transaction import Keys
+from heddle_registry.core.transaction import IdTaken, Keys
 from heddle_registry.errors import StoreUnavailable, UsageError
 from heddle_registry.registry.looking import LookUps
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from heddle_registry.core.entry import ContextQueryEntry
-    from heddle_registry.core.reserve import IdTaken
     from heddle_registry.core.timestamp import Instant
     from heddle_registry.core.transaction import Decision, Facts, Loaded
 
@@ -115,8 +114,6 @@ class EntryDoors(LookUps):
         exclusion (``build`` outside of it), perhaps twice, and may not call the registry.
         """
         from heddle_registry.core.edit import decide_find_or_create
-        from heddle_registry.core.reserve import IdTaken
-
         def updated(entry: AgentEntry) -> AgentEntry:
             return normalised(update(entry))
 

@@ -24,9 +24,9 @@ from heddle_registry.core.claim import Claim, ClaimHolder
 from heddle_registry.core.entry import AgentEntry, entry_problems
 from heddle_registry.core.evidence import Observation, Owner, ProcessState
 from heddle_registry.core.lifecycle import AgentStatus
-from heddle_registry.core.reserve import IdTaken
 from heddle_registry.core.timestamp import Instant, Timestamp
 from heddle_registry.core.transaction import (
+    IdTaken,
     Loaded,
     NeedFacts,
     PutEntry,

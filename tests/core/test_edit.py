@@ -19,8 +19,7 @@ from heddle_registry.core.edit import (
 from heddle_registry.core.entry import ContextQueryEntry, EntryExtension
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.limits import MAX_KEPT_QUERIES
-from heddle_registry.core.reserve import IdTaken
-from heddle_registry.core.transaction import KeepQueries, NeedFacts, PutClaim, RemoveEntry
+from heddle_registry.core.transaction import IdTaken, KeepQueries, NeedFacts, PutClaim, RemoveEntry
 from heddle_registry.errors import IllegalTransition, UnknownEntry, UsageError
 from tests.core.exploration_records import (
     BRANCH,

@@ -13,8 +13,7 @@ from heddle_registry.core.release import (
     decide_release,
     end_entry,
 )
-from heddle_registry.core.reserve import IdTaken
-from heddle_registry.core.transaction import NeedFacts, PutClaim, PutEntry
+from heddle_registry.core.transaction import IdTaken, NeedFacts, PutClaim, PutEntry
 from heddle_registry.errors import ClaimLost, IllegalTransition, UnknownEntry
 from tests.core.exploration_records import BRANCH, FENCE, NOW, make_entry, owner_of, token_hash
 from tests.core.exploration_shapes import DEAD

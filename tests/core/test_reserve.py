@@ -9,8 +9,15 @@ from heddle_registry.core.claim import ClaimState, EndCause
 from heddle_registry.core.evidence import Subject
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.limits import MAX_SWEEP
-from heddle_registry.core.reserve import IdTaken, LiveOwner, Reserved, decide_reserve
-from heddle_registry.core.transaction import Damage, NeedFacts, PutClaim, PutEntry, UnknownFacts
+from heddle_registry.core.reserve import LiveOwner, Reserved, decide_reserve
+from heddle_registry.core.transaction import (
+    Damage,
+    IdTaken,
+    NeedFacts,
+    PutClaim,
+    PutEntry,
+    UnknownFacts,
+)
 from heddle_registry.errors import RecordCorrupt
 from tests.core.exploration_records import BRANCH, FACTS, FENCE, NOW, make_entry, owner_of
 from tests.core.exploration_shapes import DEAD, NOBODY, Branch, ClaimShape
