@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from heddle_registry.adapters.index import Index, Stamps
-    from heddle_registry.adapters.index_tables import EntryRow
     from heddle_registry.adapters.layout import Layout
     from heddle_registry.adapters.record_files import RecordFile, Stamp
     from heddle_registry.adapters.snapshot import Snapshot
@@ -43,6 +42,7 @@ _KEYS = (
 _ENDED_UNHELD = (
     "ended_ns <= ? AND NOT EXISTS (SELECT 1 FROM claims WHERE holder = entries.session_id)"
 )
+T = TypeVar("T")
 
 
 class Moved(Exception):
@@ -138,14 +138,16 @@ class FoundRecords:
         """See `Records`."""
         if self._stamps is None:
             return self.snapshot().records.active_on(thread)
-        found = self._entries("thread = ? AND status = 'active'", (thread,))
+        found = self._entries(self._stamps, "thread = ? AND status = 'active'", (thread,))
         return [entry for entry in found if entry.is_active and entry.thread == thread]
 
     def active(self) -> Iterable[AgentEntry]:
         """See `Records`."""
         if self._stamps is None:
             return self.snapshot().records.active()
-        return [entry for entry in self._entries("status = 'active'") if entry.is_active]
+        return [
+            entry for entry in self._entries(self._stamps, "status = 'active'") if entry.is_active
+        ]
 
     def active_with(self, field: str, value: str) -> Iterable[AgentEntry]:
         """See `Records`."""
@@ -153,7 +155,7 @@ class FoundRecords:
             found = self.snapshot().records.active()
         else:
             column = "real_path" if field == "path" else field
-            found = self._entries(f"{column} = ? AND +status = 'active'", (value,))
+            found = self._entries(self._stamps, f"{column} = ? AND +status = 'active'", (value,))
         return [
             entry
             for entry in found
@@ -171,7 +173,7 @@ class FoundRecords:
             return self.snapshot().records.newest_with_actor(native_actor_key)
         found = [
             entry
-            for entry in self._entries("native_actor_key = ?", (native_actor_key,))
+            for entry in self._entries(self._stamps, "native_actor_key = ?", (native_actor_key,))
             if entry.native_actor_key == native_actor_key
         ]
         return max(
@@ -184,22 +186,21 @@ class FoundRecords:
         """See `Records`."""
         if self._stamps is None:
             return self.snapshot().records.ended_before(instant, most)
-        return self._entries(_ENDED_UNHELD, (instant.at.unix_ns - _STALE_NS,), most)
+        return self._entries(self._stamps, _ENDED_UNHELD, (instant.at.unix_ns - _STALE_NS,), most)
 
     def highest_fence(self, thread: str) -> int:
         """See `Records`."""
         if self._stamps is None:
             return self.snapshot().records.highest_fence(thread)
-        fence = self._index.highest_fence(self._stamps, thread)
-        if fence is None:
-            raise Moved
-        return fence
+        return _of_that_moment(self._index.highest_fence(self._stamps, thread))
 
     def claims_naming(self, path: str) -> Iterable[Claim]:
         """See `Records`."""
         if self._stamps is None:
             return self.snapshot().records.claims_naming(path)
-        return [claim for claim in self._claims("path = ?", (path,)) if claim.path == path]
+        return [
+            claim for claim in self._claims(self._stamps, "path = ?", (path,)) if claim.path == path
+        ]
 
     def claims_with_holder(self, session_id: str) -> Iterable[Claim]:
         """See `Records`."""
@@ -213,15 +214,16 @@ class FoundRecords:
         if self._stamps is None:
             return self.snapshot().records.damaged
         if self._damage is None:
-            found = [(file, entry_file_error(file)) for file in self._bad()]
+            found = [(file, entry_file_error(file)) for file in self._bad(self._stamps)]
             if not all(error for _, error in found):
                 raise Moved  # mended in place: no row says yet what it is
             self._damage = tuple(damage_of(file, error) for file, error in found if error)
         return (*self._damage, *self._spoilt.values())
 
-    def _bad(self) -> Iterable[RecordFile[AgentEntry]]:
+    def _bad(self, stamps: Stamps) -> Iterable[RecordFile[AgentEntry]]:
         # Of those that became so since, `_spoilt` tells more.
-        files = (self._folders.agents.one(_name(row.name)) for row in self._rows("is_record = 0"))
+        rows = _of_that_moment(self._index.entry_rows(stamps, "is_record = 0"))
+        files = (self._folders.agents.one(_name(row.name)) for row in rows)
         return [file for file in files if file is not None and file.name not in self._spoilt]
 
     def problems(self) -> tuple[Problem, ...]:
@@ -229,10 +231,7 @@ class FoundRecords:
         if self._stamps is None:
             return self.snapshot().problems
         found = [problem_of(damage.path, damage.error, damage.thread) for damage in self.damage()]
-        names = self._index.claim_names(self._stamps, "is_record = 0")
-        if names is None:
-            raise Moved
-        for name in names:
+        for name in _of_that_moment(self._index.claim_names(self._stamps, "is_record = 0")):
             self._claim_file(_name(name))
         return (*found, *self._bad_claims.values())
 
@@ -263,7 +262,7 @@ class FoundRecords:
         if query.active_only:
             # By the index on the key, where there is one: most entries may be Active.
             where.append("+status = 'active'" if arguments else "status = 'active'")
-        found = self._entries(" AND ".join(where), arguments)
+        found = self._entries(self._stamps, " AND ".join(where), arguments)
         if query.include_stale or query.active_only:
             return found
         return [entry for entry in found if entry.is_active or not is_stale(entry, now.at)]
@@ -272,30 +271,22 @@ class FoundRecords:
         """See `Records`."""
         if self._stamps is None:
             return self.snapshot().records.held_claims()
-        return [claim for claim in self._claims("holder IS NOT NULL") if claim.holder is not None]
-
-    def _rows(self, where: str) -> list[EntryRow]:
-        stamps = self._stamps
-        rows = self._index.entry_rows(stamps, where) if stamps is not None else None
-        if rows is None:
-            raise Moved
-        return rows
+        return [
+            claim
+            for claim in self._claims(self._stamps, "holder IS NOT NULL")
+            if claim.holder is not None
+        ]
 
     def _entries(
-        self, where: str, arguments: Sequence[Any] = (), most: int | None = None
+        self, stamps: Stamps, where: str, arguments: Sequence[Any] = (), most: int | None = None
     ) -> list[AgentEntry]:
-        stamps = self._stamps
-        if stamps is None:
-            raise Moved
         asked = (where, tuple(arguments), most)
         files = self._folders.agents
         kept = self._index.kept(stamps, asked)
         if kept is not None:
             good = self._sound(files.verified(kept), ((f.name, f.record.thread) for f in kept))
         else:
-            rows = self._index.entry_rows(stamps, where, arguments, most)
-            if rows is None:
-                raise Moved
+            rows = _of_that_moment(self._index.entry_rows(stamps, where, arguments, most))
             found = files.resolve(rows, self._index.tick_ns, self._seen)
             good = self._sound(found, ((row.name, row.thread) for row in rows))
             if not self._spoilt:  # or the next answer from memory would leave it out in silence
@@ -325,20 +316,23 @@ class FoundRecords:
             self._spoilt[file.name] = damage
         return good
 
-    def _claims(self, where: str, arguments: Sequence[Any] = ()) -> list[Claim]:
-        if self._stamps is None:
-            return []
-        return self._claims_in(self._index.claim_names(self._stamps, where, arguments))
+    def _claims(self, stamps: Stamps, where: str, arguments: Sequence[Any] = ()) -> list[Claim]:
+        return self._claims_in(self._index.claim_names(stamps, where, arguments))
 
     def _claims_in(self, names: list[str] | None) -> list[Claim]:
-        if names is None:
-            raise Moved
         found = []
-        for name in names:
+        for name in _of_that_moment(names):
             file = self._claim_file(name)
             if file is not None and file.record is not None and claim_file_error(file) is None:
                 found.append(file.record)
         return found
+
+
+def _of_that_moment(answer: T | None) -> T:
+    # The index has none where it no longer speaks of the moment it was asked about.
+    if answer is None:
+        raise Moved
+    return answer
 
 
 def _name(stored: str | bytes) -> str:
