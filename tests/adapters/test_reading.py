@@ -433,3 +433,27 @@ def test_a_thorough_look_where_nothing_was_written_in_place_needs_no_lock_and_no
         found = folder.store.look(Query(thorough=True)).entries
     assert [one.session_id for one in found] == ["agent-a"]
     assert folder.scans == 0
+
+
+def test_whoever_made_a_new_index_waits_a_moment_for_the_lock_to_put_it_in_place(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = DirectoryLock.acquire, []
+
+    def acquire(lock: DirectoryLock, *given: Any, **named: Any) -> bool:
+        asked.append((given, named))
+        return real(lock, *given, **named)
+
+    folder.lose_index()
+    monkeypatch.setattr(DirectoryLock, "acquire", acquire)
+    assert folder.names() == ["agent-a"]
+    assert asked == [((reading._PATIENCE_S,), {})]
+    assert folder.is_up_to_date
+
+
+def test_a_thorough_look_beside_somebody_who_spoils_the_index_is_still_right(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder.store.index, "known", lambda: None)
+    found = folder.store.look(Query(thorough=True)).entries
+    assert [one.session_id for one in found] == ["agent-a"]
