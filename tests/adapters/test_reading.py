@@ -14,7 +14,6 @@ from heddle_registry.adapters import reading
 from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.adapters.flock import DirectoryLock
 from heddle_registry.adapters.found_records import Moved
-from heddle_registry.adapters.lock_file import LockFile
 from heddle_registry.codec import claim_to_toml, entry_to_toml
 from heddle_registry.core.claim import Claim, ClaimHolder
 from heddle_registry.core.entry import AgentEntry
@@ -230,22 +229,12 @@ def test_a_writer_builds_a_small_index_anew_and_leaves_a_large_one_to_looks(
         assert folder.names() == ["agent-a"]
 
 
-def test_while_another_builds_the_index_a_look_scans_and_does_not_wait(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, waited = LockFile.take, []
-
-    def take(lock: LockFile, kind: int, timeout_s: float) -> bool:
-        waited.append(timeout_s)
-        return real(lock, kind, timeout_s)
-
+def test_while_another_builds_the_index_a_look_scans(folder: Folder) -> None:
     folder.lose_index()
-    monkeypatch.setattr(LockFile, "take", take)
     with flock_holder(folder.layout.index + ".lock"):
         assert folder.names() == ["agent-a"]
         assert folder.scans == 1
         assert not folder.is_up_to_date
-    assert waited == [0.0]
 
 
 def test_an_index_that_is_off_is_neither_asked_nor_made(
