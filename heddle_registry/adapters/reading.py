@@ -91,7 +91,7 @@ class Reader:
         # Somebody writes without end, or has mended a file in place.
         if is_locked:
             self._caught_up()
-        elif not self._index.is_off:
+        else:
             self._mend(self._lock())
         return look(self.scanning())
 
@@ -109,7 +109,7 @@ class Reader:
         index = self._index
         for _ in range(_TRIES):
             stamps = index.folder_stamps()
-            if index.is_off or not stamps[0] or not index.is_at(stamps):
+            if not index.is_at(stamps):
                 break
             known = index.known()
             files = self._folders.agents.stamps()

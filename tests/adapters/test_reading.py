@@ -457,3 +457,27 @@ def test_a_thorough_look_beside_somebody_who_spoils_the_index_is_still_right(
     monkeypatch.setattr(folder.store.index, "known", lambda: None)
     found = folder.store.look(Query(thorough=True)).entries
     assert [one.session_id for one in found] == ["agent-a"]
+
+
+def test_while_another_holds_the_lock_what_was_mended_in_place_is_found_by_scans(
+    folder: Folder,
+) -> None:
+    Mended(folder)
+    with flock_holder(folder.store.lock().path):
+        for scans in (1, 2):
+            assert folder.names() == ["agent-a", "agent-b"]
+            assert folder.scans == scans, "the index is not written without the lock"
+
+
+def test_where_no_index_can_be_made_a_writer_does_without(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.lose_index()
+    monkeypatch.setattr(folder.store._reader, "_prepared", lambda: None)
+    folder.write(entry("agent-b"))
+    seen = folder.store.transact(
+        Keys(all_active=True), lambda loaded, *_: Decision(answer=set(loaded.entries)), {}
+    )
+    assert isinstance(seen, Decision)
+    assert seen.answer == {"agent-a", "agent-b"}
+    assert not os.path.exists(folder.layout.index)
