@@ -13,6 +13,7 @@ import pytest
 
 from heddle_registry.adapters import writing
 from heddle_registry.adapters.directory import DirectoryStore
+from heddle_registry.adapters.index import Index
 from heddle_registry.adapters.record_files import RecordFiles
 from heddle_registry.codec import claim_to_toml, entry_to_toml
 from heddle_registry.core.claim import Claim
@@ -201,3 +202,36 @@ def test_an_older_copy_that_comes_while_the_index_is_brought_up_to_date_is_not_c
         found = store.look(Query(thread="moved")).entries
         assert [entry.session_id for entry in found] == ["agent-a"]
     assert not older.exists()
+
+
+def test_of_the_answers_to_many_questions_the_last_few_are_kept(store: DirectoryStore) -> None:
+    index = store.index
+    stamps = index.folder_stamps()
+    assert index.is_at(stamps)
+    for number in range(100):
+        index.keep(stamps, number, [number])
+    kept = [number for number in range(100) if index.kept(stamps, number) is not None]
+    assert kept[-2:] == [98, 99]
+    assert len(kept) <= 32
+
+
+descriptors = pytest.mark.skipif(
+    not os.path.isdir("/proc/self/fd"), reason="descriptors cannot be counted here"
+)
+
+
+@descriptors
+def test_an_index_that_somebody_removed_is_let_go(store: DirectoryStore) -> None:
+    assert store.index.known() is not None
+    before = len(os.listdir("/proc/self/fd"))
+    os.unlink(store.layout.index)
+    assert store.index.known() is None
+    assert len(os.listdir("/proc/self/fd")) < before
+
+
+@descriptors
+def test_an_index_that_nobody_needs_any_more_is_let_go(store: DirectoryStore) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        assert Index(store.layout, store.index.boot_id).known() is not None
+    assert len(os.listdir("/proc/self/fd")) == before
