@@ -375,3 +375,12 @@ def test_an_index_that_moved_on_between_two_look_ups_ends_the_look(
     if kind in ("entry_rows", "claim_names"):
         with pytest.raises(Moved):
             records.problems()
+
+
+def test_damage_that_somebody_took_away_meanwhile_is_none(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = both.indexed()
+    assert records.is_ordered
+    monkeypatch.setattr(records._folders.agents, "one", lambda _: None)  # noqa: SLF001
+    assert records.damage() == ()
