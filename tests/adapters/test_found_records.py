@@ -382,5 +382,5 @@ def test_damage_that_somebody_took_away_meanwhile_is_none(
 ) -> None:
     records = both.indexed()
     assert records.is_ordered
-    monkeypatch.setattr(records._folders.agents, "one", lambda _: None)  # noqa: SLF001
+    monkeypatch.setattr(records._folders.agents, "one", lambda _: None)
     assert records.damage() == ()
