@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -216,22 +217,32 @@ def test_of_the_answers_to_many_questions_the_last_few_are_kept(store: Directory
 
 
 descriptors = pytest.mark.skipif(
-    not os.path.isdir("/proc/self/fd"), reason="descriptors cannot be counted here"
+    not os.path.isdir("/proc/self/fd"), reason="descriptors cannot be looked at here"
 )
+
+
+def open_files(path: str) -> list[str]:
+    """Return this process's descriptors of a file, be it removed since or not."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{fd}").removesuffix(" (deleted)") == path:
+                found.append(fd)
+    return found
 
 
 @descriptors
 def test_an_index_that_somebody_removed_is_let_go(store: DirectoryStore) -> None:
     assert store.index.known() is not None
-    before = len(os.listdir("/proc/self/fd"))
+    assert len(open_files(store.layout.index)) == 1
     os.unlink(store.layout.index)
     assert store.index.known() is None
-    assert len(os.listdir("/proc/self/fd")) < before
+    assert open_files(store.layout.index) == []
 
 
 @descriptors
 def test_an_index_that_nobody_needs_any_more_is_let_go(store: DirectoryStore) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    store.index.close()
     for _ in range(3):
         assert Index(store.layout, store.index.boot_id).known() is not None
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files(store.layout.index) == []
