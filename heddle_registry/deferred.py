@@ -11,6 +11,7 @@ finds the interpreter's modules as they were.
 
 from __future__ import annotations
 
+import _thread
 import sys
 
 TYPE_CHECKING = False
@@ -36,10 +37,14 @@ NEVER_USED = (
 """By most commands; whichever uses one pays for that one."""
 
 
+_mutex = _thread.allocate_lock()
+
+
 class StandIn(ModuleType):
     """Takes a module's place until an attribute is asked of it; passes every such question on.
 
-    Of a module only, not of a package.
+    Of a module only, not of a package. It has no ``__spec__``, and what is set on it before its
+    first use is not set on the module.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -48,9 +53,14 @@ class StandIn(ModuleType):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         import importlib
 
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        return getattr(importlib.import_module(self.__name__), name)
+        with _mutex:
+            if sys.modules.get(self.__name__) is self:
+                del sys.modules[self.__name__]
+        module = importlib.import_module(self.__name__)
+        if name == "__all__" and not hasattr(module, name):
+            # `from module import *` takes then what stands in the stand-in itself.
+            vars(self).update(vars(module))
+        return getattr(module, name)
 
 
 def defer(name: str, **known: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import attrs
 
@@ -14,6 +14,7 @@ from heddle_registry.adapters.folders import (
     entry_file_error,
     problem_of,
 )
+from heddle_registry.adapters.index_tables import shown_name
 from heddle_registry.core.lifecycle import STALE_AFTER, is_stale
 from heddle_registry.errors import RegistryError
 from heddle_registry.ports.query import is_same_folder
@@ -45,6 +46,13 @@ _ENDED_UNHELD = (
 T = TypeVar("T")
 
 
+class Seen(NamedTuple):
+    """The stamps of all entries' files, looked at while the folders bore these stamps."""
+
+    stamps: Stamps
+    files: Mapping[str, Stamp]
+
+
 class Moved(Exception):
     """The folders changed between two look-ups; begin again."""
 
@@ -54,8 +62,8 @@ class FoundRecords:
 
     Look-ups by id or thread read that one file, whatever the index says. The first look-up of a
     set calls ``trust``, which says of which moment the index speaks; where it says None,
-    everything is scanned, once. ``seen`` are the stamps of all entries' files, where the caller has
-    just looked at them.
+    everything is scanned, once. ``seen`` spares another look at files that the caller has just
+    looked at.
     """
 
     def __init__(
@@ -64,7 +72,7 @@ class FoundRecords:
         folders: Folders,
         index: Index,
         trust: Callable[[], Stamps | None],
-        seen: Mapping[str, Stamp] | None = None,
+        seen: Seen | None = None,
     ) -> None:
         self._layout = layout
         self._folders = folders
@@ -223,7 +231,7 @@ class FoundRecords:
     def _bad(self, stamps: Stamps) -> Iterable[RecordFile[AgentEntry]]:
         # Of those that became so since, `_spoilt` tells more.
         rows = _of_that_moment(self._index.entry_rows(stamps, "is_record = 0"))
-        files = (self._folders.agents.one(_name(row.name)) for row in rows)
+        files = (self._folders.agents.one(shown_name(row.name)) for row in rows)
         return [file for file in files if file is not None and file.name not in self._spoilt]
 
     def problems(self) -> tuple[Problem, ...]:
@@ -232,7 +240,7 @@ class FoundRecords:
             return self.snapshot().problems
         found = [problem_of(damage.path, damage.error, damage.thread) for damage in self.damage()]
         for name in _of_that_moment(self._index.claim_names(self._stamps, "is_record = 0")):
-            self._claim_file(_name(name))
+            self._claim_file(shown_name(name))
         return (*found, *self._bad_claims.values())
 
     def matching(self, query: Query, now: Instant) -> list[AgentEntry]:
@@ -287,7 +295,9 @@ class FoundRecords:
             good = self._sound(files.verified(kept), ((f.name, f.record.thread) for f in kept))
         else:
             rows = _of_that_moment(self._index.entry_rows(stamps, where, arguments, most))
-            found = files.resolve(rows, self._index.tick_ns, self._seen)
+            seen = self._seen
+            at_hand = seen.files if seen is not None and seen.stamps == stamps else None
+            found = files.resolve(rows, self._index.tick_ns, at_hand)
             good = self._sound(found, ((row.name, row.thread) for row in rows))
             if not self._spoilt:  # or the next answer from memory would leave it out in silence
                 self._index.keep(stamps, asked, good)
@@ -333,10 +343,6 @@ def _of_that_moment(answer: T | None) -> T:
     if answer is None:
         raise Moved
     return answer
-
-
-def _name(stored: str | bytes) -> str:
-    return stored if isinstance(stored, str) else os.fsdecode(stored)
 
 
 def unreadable_claims(records: FoundRecords, threads: Iterable[str]) -> dict[str, RegistryError]:

@@ -37,6 +37,7 @@ from heddle_registry.adapters.index_tables import (
     quoted,
     read_known,
     stamp_at,
+    storable_name,
     unlink_quietly,
 )
 from heddle_registry.adapters.record_files import CLOCK_TICK_NS
@@ -386,9 +387,11 @@ class Index:
                     return False
                 connection.executemany(PUT_ENTRY, map(file_values, entries))
                 connection.executemany(
-                    "DELETE FROM entries WHERE name = ?", [(name,) for name in gone_entries]
+                    "DELETE FROM entries WHERE name = ?",
+                    [(storable_name(name),) for name in gone_entries],
                 )
-                for name in [*gone_claims, *(file.name for file in claims)]:
+                for gone in [*gone_claims, *(file.name for file in claims)]:
+                    name = storable_name(gone)
                     connection.execute("DELETE FROM claim_sessions WHERE name = ?", (name,))
                     connection.execute("DELETE FROM claims WHERE name = ?", (name,))
                 for file in claims:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
 
-VERSION: Final = 5
+VERSION: Final = 6
 _BUSY_S: Final = 0.05
 _FILE_COLUMNS: Final = (
     "name",
@@ -88,7 +88,7 @@ def read_known(connection: sqlite3.Connection) -> Known | None:
         meta = connection.execute("SELECT * FROM meta").fetchone()
         entries, claims = (
             {
-                row[0]: row[1:]
+                shown_name(row[0]): row[1:]
                 for row in connection.execute(
                     f"SELECT name, inode, size, mtime, ctime FROM {table}"  # noqa: S608 (our own)
                 )
@@ -158,12 +158,15 @@ def _looked_up(entry: AgentEntry) -> tuple[Any, ...]:
             values[place] = getattr(entry, column)
     values[FIELD_COLUMNS.index("status")] = entry.status.value
     values[FIELD_COLUMNS.index("own_fence")] = entry.fence
+    extension = entry.extension
+    if extension is not None and extension.owner is not None:
+        values[FIELD_COLUMNS.index("owner_pid")] = extension.owner.pid
     return tuple(values)
 
 
 _LOOKED_UP: Final = frozenset({
     "session_id", "thread", "native_actor_key", "native_parent_actor_key",
-    "native_instance_key", "client_instance_id", "heddle_session_id",
+    "native_instance_key", "client_instance_id", "heddle_session_id", "pid",
 })  # fmt: skip
 
 
@@ -173,7 +176,7 @@ def file_values(file: RecordFile[AgentEntry], real: RealPaths | None = None) -> 
 
     stamp = file.stamp or (0, 0, 0, 0)
     if file.record is None or entry_file_error(file) is not None:
-        return (_storable(file.name), *stamp, file.read_at_ns, 0, 0, *_NO_FIELDS)
+        return (storable_name(file.name), *stamp, file.read_at_ns, 0, 0, *_NO_FIELDS)
     return entry_values(file.name, stamp, file.record, real)
 
 
@@ -183,7 +186,7 @@ def put_claim_file(connection: sqlite3.Connection, file: RecordFile[Claim]) -> N
 
     if file.record is None or claim_file_error(file) is not None:
         stamp = file.stamp or (0, 0, 0, 0)
-        row = (_storable(file.name), *stamp, file.read_at_ns, 0, 0, None, None, None)
+        row = (storable_name(file.name), *stamp, file.read_at_ns, 0, 0, None, None, None)
         connection.execute(PUT_CLAIM, row)
         return
     put_claim(connection, file.name, file.stamp or (0, 0, 0, 0), file.record)
@@ -200,8 +203,13 @@ def put_claim(connection: sqlite3.Connection, name: str, stamp: Stamp, claim: Cl
     )
 
 
-def _storable(name: str) -> str | bytes:
-    # A name that is not UTF-8 cannot be text in SQLite; its bytes can.
+def shown_name(stored: str | bytes) -> str:
+    """Return the name of a file as `os.listdir` does, of what a row holds of it."""
+    return stored if isinstance(stored, str) else os.fsdecode(stored)
+
+
+def storable_name(name: str) -> str | bytes:
+    """Return what a row holds of a file's name: one that is not UTF-8 cannot be text in SQLite."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from heddle_registry.adapters.flock import release_shared, try_shared
-from heddle_registry.adapters.found_records import FoundRecords, Moved
+from heddle_registry.adapters.found_records import FoundRecords, Moved, Seen
 from heddle_registry.adapters.record_files import is_closed
 from heddle_registry.errors import RegistryError
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from heddle_registry.adapters.folders import Folders
     from heddle_registry.adapters.index import Index, Stamps
     from heddle_registry.adapters.layout import Layout
-    from heddle_registry.adapters.record_files import Stamp
 
     class Progress(Protocol):
         """Is told how far a long piece of work is."""
@@ -76,7 +75,7 @@ class Reader:
 
         :raises StoreUnavailable: a folder cannot be read.
         """
-        seen: dict[str, Stamp] | None = None
+        seen: Seen | None = None
         if is_thorough:
             edited, seen = self._looked_over()
             if edited:
@@ -104,8 +103,8 @@ class Reader:
         """
         return self._looked_over()[0]
 
-    def _looked_over(self) -> tuple[tuple[str, ...], dict[str, Stamp] | None]:
-        # The names of what was changed in place, and the stamps of all that were looked at.
+    def _looked_over(self) -> tuple[tuple[str, ...], Seen | None]:
+        # The names of what was changed in place, and all that was looked at.
         index = self._index
         for _ in range(_TRIES):
             stamps = index.folder_stamps()
@@ -114,9 +113,9 @@ class Reader:
             known = index.known()
             files = self._folders.agents.stamps()
             if known is not None and index.folder_stamps() == stamps == known.meta[1:3]:
-                rows = {os.fsdecode(name): stamp for name, stamp in known.entries.items()}
+                rows = known.entries
                 edited = (name for name in files if rows.get(name) != files[name])
-                return tuple(sorted(edited)), files
+                return tuple(sorted(edited)), Seen(stamps, files)
         return (), None
 
     def catch_up(self) -> bool:

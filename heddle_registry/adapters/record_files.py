@@ -200,12 +200,13 @@ class RecordFiles(Generic[R]):
                 if known is not None and known.is_still(now, self.tick_ns):
                     keep(known)
                 elif now == row.stamp and row.makes_record(tick_ns):
-                    file = known_files[name] = RecordFile(name, below + name)
+                    file: RecordFile[R] = RecordFile(name, below + name)
                     file.stamp = now
                     # The index vouches for it, whenever the file was last changed.
                     file.read_at_ns = now[3] + CLOCK_TICK_NS + 1
                     file.record = row.record()
                     file.is_sound = True  # or it would be no row that makes a record
+                    known_files[name] = file  # last: other OS threads look there
                     keep(file)
                 else:
                     read = self.one(name)

@@ -164,7 +164,8 @@ class TranscriptSource:
         """Byte offset of the line being looked at."""
         if self._lines is None:
             return self._line_at
-        place = self._lines.index(self._line)
+        # By identity: of two equal lines it is this one.
+        place = next(place for place, line in enumerate(self._lines) if line is self._line)
         return self._lines_at + place + sum(map(len, self._lines[:place]))
 
     def parse(self, text: bytes) -> Any:

@@ -333,6 +333,7 @@ class _Reading:
                     )
                     ats = (instant_s(delta[1]) for delta in deltas)
                     known.began = began = began or next(filter(None, ats), 0.0)
+                    _note_kind(part, source)
                     part.add_deltas(deltas, answer.actor, answer.model)
                     record = None
                 elif isinstance(answer, UsageCounter):
@@ -367,8 +368,7 @@ class _Reading:
 
     def _add(self, part: SourceRows, waiting: list[UsageRecord], source: TranscriptSource) -> None:
         if waiting:
-            if source.position is not None and source.position.whole:
-                part.kind = DOCUMENT
+            _note_kind(part, source)
             part.add(waiting)
             waiting.clear()
 
@@ -383,3 +383,8 @@ class _Reading:
         self._done += size
         assert self._progress is not None  # noqa: S101 - else it is not handed out
         self._progress(self._done, max(self._whole, self._done))
+
+
+def _note_kind(part: SourceRows, source: TranscriptSource) -> None:
+    if source.position is not None and source.position.whole:
+        part.kind = DOCUMENT

@@ -114,6 +114,7 @@ class EntryDoors(LookUps):
         exclusion (``build`` outside of it), perhaps twice, and may not call the registry.
         """
         from heddle_registry.core.edit import decide_find_or_create
+
         def updated(entry: AgentEntry) -> AgentEntry:
             return normalised(update(entry))
 

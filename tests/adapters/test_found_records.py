@@ -18,7 +18,7 @@ from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.timestamp import Instant, Timestamp
 from heddle_registry.core.transaction import LOOKUP_FIELDS, Decision, Keys, PutClaim, PutEntry
 from heddle_registry.errors import RecordCorrupt
-from heddle_registry.ports.query import Query
+from heddle_registry.ports.query import Query, matcher
 from heddle_registry.testing.fake_host import FakeHost
 
 if TYPE_CHECKING:
@@ -384,3 +384,22 @@ def test_damage_that_somebody_took_away_meanwhile_is_none(
     assert records.is_ordered
     monkeypatch.setattr(records._folders.agents, "one", lambda _: None)
     assert records.damage() == ()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query(owner_pids=(77,)),
+        Query(records_owner=True),
+        Query(owner_pids=(77,), records_owner=True),
+    ],
+)
+def test_an_entry_that_no_row_can_hold_is_found_by_its_process(both: Both, query: Query) -> None:
+    owner = Owner(pid=77, boot_id="b", start_ticks=1)
+    newer = attrs.evolve(
+        both.entry("agent-newer", 6, pid=77, boot_id="b").extended(owner=owner),
+        unknown={"later": 1},
+    )
+    both.put(PutEntry(newer))
+    for records in (both.indexed(), both.scanned()):
+        assert newer in filter(matcher(query), records.matching(query, both.now))

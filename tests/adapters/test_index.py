@@ -246,3 +246,23 @@ def test_an_index_that_nobody_needs_any_more_is_let_go(store: DirectoryStore) ->
     for _ in range(3):
         assert Index(store.layout, store.index.boot_id).known() is not None
     assert open_files(store.layout.index) == []
+
+
+def test_a_file_whose_name_is_no_text_stays_a_problem_and_is_not_brought_up_to_date_for_ever(
+    store: DirectoryStore,
+) -> None:
+    path = os.path.join(os.fsencode(store.layout.agents), b"\xff.toml")
+    try:
+        with open(path, "wb") as file:
+            file.write(b"x")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    for number in range(3):
+        with open(os.path.join(store.layout.agents, f"agent-n{number}.toml"), "wb") as other:
+            other.write(entry_to_toml(entry(f"agent-n{number}")))
+        moved_on(store.layout.agents)
+        assert [problem.code for problem in store.look(Query()).problems] == ["damaged"]
+        assert store.edited_in_place() == ()
+    os.unlink(path)
+    moved_on(store.layout.agents)
+    assert store.look(Query()).problems == ()

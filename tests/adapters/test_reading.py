@@ -481,3 +481,22 @@ def test_where_no_index_can_be_made_a_writer_does_without(
     assert isinstance(seen, Decision)
     assert seen.answer == {"agent-a", "agent-b"}
     assert not os.path.exists(folder.layout.index)
+
+
+@pytest.mark.parametrize("session_id", ["agent-a", "agent-b"])
+def test_what_is_written_while_a_thorough_look_goes_on_is_in_it_whole_or_not_at_all(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, session_id: str
+) -> None:
+    other = DirectoryStore(folder.layout.root, FakeHost())
+    real, new = folder.store._reader._looked_over, entry(session_id, model="new")
+
+    def looked_over() -> Any:
+        found = real()
+        other.transact(Keys(), lambda *_: Decision(effects=(PutEntry(new),)), {})
+        return found
+
+    monkeypatch.setattr(folder.store._reader, "_looked_over", looked_over)
+    found = folder.store.look(Query(thorough=True)).entries
+    monkeypatch.undo()
+    assert new in found
+    assert set(folder.store.look(Query()).entries) == set(found)

@@ -368,3 +368,18 @@ def test_no_look_at_a_folder_leaves_a_descriptor_open(folder: Folder) -> None:
         folder.files.changed_since(known)
         folder.files.resolve([KnownRow("a.toml", known["a.toml"])], 0)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_no_other_thread_sees_a_file_before_its_record_is_there(folder: Folder) -> None:
+    folder.put("a.toml", "one")
+    seen: list[object] = []
+
+    class Looking(KnownRow):
+        def record(self) -> str:
+            other = folder.files.one("a.toml")  # as another OS thread would, at this moment
+            seen.append(other.record if other is not None else None)
+            return super().record()
+
+    row = Looking("a.toml", folder.files.stamps()["a.toml"])
+    (found,) = folder.files.resolve([row], 0)
+    assert (found.record, seen) == ("from the index", ["one"])

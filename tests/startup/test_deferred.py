@@ -104,3 +104,42 @@ print(platform.python_implementation() == __import__("platform").python_implemen
 print(bool(platform.machine()))
 """)
     assert said.splitlines() == ["usage: tried [-h] word", "as it was", "True", "True"]
+
+
+@pytest.mark.parametrize("name", ["ast", "attr.filters", "copy"])
+def test_all_that_a_deferred_module_has_can_be_imported_at_once(name):
+    said = in_a_process(f"""
+from heddle_registry.deferred import defer
+defer({name!r})
+from {name} import *
+found = {{word for word in globals() if not word.startswith("_")}} - {{"defer"}}
+import importlib
+module = importlib.import_module({name!r})
+own = getattr(module, "__all__", None) or [w for w in vars(module) if not w.startswith("_")]
+print(set(own) <= found | {{"defer"}})
+""")
+    assert said == "True"
+
+
+def test_threads_that_use_a_deferred_module_first_at_once_all_find_it():
+    said = in_a_process("""
+import threading
+from heddle_registry.deferred import StandIn, defer
+sys.setswitchinterval(1e-6)
+wrong = []
+for _ in range(100):
+    sys.modules.pop("tokenize", None)
+    defer("tokenize")
+    early = sys.modules["tokenize"]
+    def use():
+        try:
+            early.tokenize
+        except BaseException as error:
+            wrong.append(repr(error))
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    if isinstance(sys.modules.get("tokenize"), (StandIn, type(None))): wrong.append("stayed")
+print(wrong)
+""")
+    assert said == "[]"
