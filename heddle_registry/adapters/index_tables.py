@@ -205,7 +205,7 @@ def put_claim(connection: sqlite3.Connection, name: str, stamp: Stamp, claim: Cl
 
 def shown_name(stored: str | bytes) -> str:
     """Return the name of a file as `os.listdir` does, of what a row holds of it."""
-    return stored if isinstance(stored, str) else os.fsdecode(stored)
+    return os.fsdecode(stored)
 
 
 def storable_name(name: str) -> str | bytes:

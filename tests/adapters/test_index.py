@@ -232,10 +232,15 @@ def open_files(path: str) -> list[str]:
 
 
 @descriptors
-def test_an_index_that_somebody_removed_is_let_go(store: DirectoryStore) -> None:
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_an_index_that_somebody_removed_is_let_go(
+    store: DirectoryStore, *, is_linked: bool
+) -> None:
     assert store.index.known() is not None
     assert len(open_files(store.layout.index)) == 1
     os.unlink(store.layout.index)
+    if is_linked:
+        os.symlink("elsewhere", store.layout.index)
     assert store.index.known() is None
     assert open_files(store.layout.index) == []
 
