@@ -10,7 +10,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Final
 
     from heddle_registry.ports import Host
@@ -20,12 +20,11 @@ TABLE: Final = os.path.join(os.path.dirname(__file__), "detection", "harnesses.t
 _PATTERNS: Final = ("paths", "worker_paths")
 
 
-def innermost_harness_pid(host: Host) -> int | None:
-    """Return the pid of the innermost harness process above this one; None if none can be seen.
+def innermost_harness_pid(host: Host, ancestors: Sequence[ProcessInfo]) -> int | None:
+    """Return the pid of the innermost harness among these ancestors; None if none can be seen.
 
     Asks the table that comes with the package and no plugin: some 2 ms where there may be one.
     """
-    ancestors = host.ancestors()
     if not may_be_harness(ancestors):
         return None
     from heddle_registry.core.chain import locate

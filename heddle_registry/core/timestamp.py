@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
@@ -13,18 +14,23 @@ from heddle_registry.core.record import Record
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What chrono's `DateTime<Utc>` reads: a signed year of four to six digits, `T`, `t` or a space,
-# any number of fraction digits, second 60, and `Z`, `z` or an offset.
-_FORM: Final = re.compile(
-    r"([+-]?[0-9]{4,6})-([0-9]{2})-([0-9]{2})[Tt ]"
-    r"([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2}))",
-)
 _DAYS_IN_400_YEARS: Final = 146_097
 _ORDINAL_OF_EPOCH: Final = date(1970, 1, 1).toordinal()
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 (of text that is known to end in Z)
 _PLAIN_LENGTH: Final = len("2026-07-01T12:00:00Z")
 NS_PER_S: Final = 1_000_000_000
+
+
+@cache
+def _form() -> re.Pattern[str]:
+    # What chrono's `DateTime<Utc>` reads: a signed year of four to six digits, `T`, `t` or a space,
+    # any number of fraction digits, second 60, and `Z`, `z` or an offset. Made for the first text
+    # that is not plain: most commands meet none.
+    return re.compile(
+        r"([+-]?[0-9]{4,6})-([0-9]{2})-([0-9]{2})[Tt ]"
+        r"([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2}))",
+    )
 
 
 def _days_since_epoch(year: int, month: int, day: int) -> int:
@@ -59,7 +65,7 @@ def _sort_key(text: str) -> tuple[int, int]:
     plain = _plain_sort_key(text)
     if plain is not None:
         return plain
-    found = _FORM.fullmatch(text)
+    found = _form().fullmatch(text)
     if found is None:
         raise ValueError(f"not an RFC 3339 timestamp: {text[:60]!r}")
     year, month, day, hour, minute, second, fraction, sign, off_h, off_m = found.groups()

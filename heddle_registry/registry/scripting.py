@@ -60,13 +60,16 @@ def _head_state(folder: str) -> str:
     return head_state(folder) or UNKNOWN_BASE
 
 
-def find_asker(registry: AgentRegistry) -> AgentEntry | None:
+def find_asker(
+    registry: AgentRegistry, ancestors: Sequence[ProcessInfo] | None = None
+) -> AgentEntry | None:
     """Return the entry of the innermost native actor among this process's living ancestors.
 
     A process decides, never a variable alone: sub-agents and multiplexers inherit those. Where
     several actors live in that process, its harness's plugin is asked which of them it is.
     """
-    actors = _actors_of_nearest(registry, registry.host.ancestors())
+    above = registry.host.ancestors() if ancestors is None else ancestors
+    actors = _actors_of_nearest(registry, above)
     if len(actors) > 1:
         named = _named_by_probe(registry, actors)
         if named is not None:
@@ -130,8 +133,9 @@ def script_terms(
 
     :raises UsageError: ``owner_pid`` does not run, or ``ttl_s`` is out of bounds.
     """
-    asker = find_asker(registry)
-    harness = harness_owner(registry, asker) if detection else None
+    ancestors = registry.host.ancestors()
+    asker = find_asker(registry, ancestors)
+    harness = harness_owner(registry, asker, ancestors) if detection else None
     owner: Owner | None = None
     recorded: Owner | None = None
     if owner_pid is not None:
@@ -153,11 +157,13 @@ def script_terms(
     )
 
 
-def harness_owner(registry: AgentRegistry, asker: AgentEntry | None) -> Owner | None:
+def harness_owner(
+    registry: AgentRegistry, asker: AgentEntry | None, ancestors: Sequence[ProcessInfo]
+) -> Owner | None:
     """Return the innermost harness process around this one, as an owner; None if none is seen."""
     from heddle_registry.glance import innermost_harness_pid
 
-    pid = innermost_harness_pid(registry.host)
+    pid = innermost_harness_pid(registry.host, ancestors)
     if pid is None and asker is not None and asker.owner is not None:
         pid = asker.owner.pid
     return registry.host.owner_for(pid) if pid is not None else None

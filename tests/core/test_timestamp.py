@@ -253,7 +253,7 @@ def test_the_usual_spelling_is_read_without_the_pattern_that_reads_all_others(
 ) -> None:
     # Reading a thousand entries is mostly reading their instants.
     slow = Timestamp(text.replace("Z", "+00:00")).sort_key
-    monkeypatch.setattr(timestamp, "_FORM", None)
+    monkeypatch.setattr(timestamp, "_form", None)
     assert Timestamp(text).sort_key == slow
 
 
