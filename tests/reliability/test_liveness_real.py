@@ -27,7 +27,7 @@ pytestmark = [
 
 # Says its pid and fence once it holds; does what it is told by lines.
 HOLDER = """if True:
-    import os, subprocess, sys
+    import os, signal, subprocess, sys
     from heddle_registry import AgentRegistry
     registry = AgentRegistry(sys.argv[1])
     options = {"ttl_s": float(sys.argv[2])} if sys.argv[2:] else {}
@@ -38,7 +38,7 @@ HOLDER = """if True:
                 pid = os.fork()
                 if pid == 0:
                     print("forked", os.getpid(), flush=True)
-                    sys.stdin.readline()
+                    signal.pause()  # what is said on stdin is for its parent
                     os._exit(0)
             elif line == "leave\\n":
                 break
