@@ -10,7 +10,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
     from typing import Final
 
     from heddle_registry.ports import Host
@@ -54,10 +54,18 @@ def may_be_harness(processes: Iterable[ProcessInfo]) -> bool:
 
 
 def path_patterns(text: str) -> Iterator[str]:
-    """Return the patterns for whole paths in a table's text, each array on its key's line."""
+    """Return the patterns for whole paths in a table's text."""
+    return texts_under(text, _PATTERNS)
+
+
+def texts_under(text: str, keys: Container[str]) -> Iterator[str]:
+    """Return the texts under these keys in a table's text, unparsed.
+
+    Each array stands on its key's line there, and no text in it needs an escape.
+    """
     for line in text.splitlines():
         key, _, value = line.partition(" = ")
-        if key in _PATTERNS:
+        if key in keys:
             yield from value.split('"')[1::2]
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
+from heddle_registry.glance import TABLE, path_patterns, texts_under
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -16,9 +18,7 @@ if TYPE_CHECKING:
     from heddle_registry.registry import AgentRegistry
     from heddle_registry.running_harnesses import Unregistered
 
-_TABLE: Final = os.path.join(os.path.dirname(__file__), "detection", "harnesses.toml")
 _PROGRAMS: Final = frozenset({"programs", "launchers", "workers"})
-_PATHS: Final = frozenset({"paths", "worker_paths"})
 _ENDINGS: Final = (".exe", ".mjs", ".cjs", ".js", ".py")
 _OFF: Final = frozenset({"off", "0", "false", "no"})
 _INTERPRETERS: Final = ("node", "bun", "deno", "python", "pypy", "ruby", "tsx", "MainThread")
@@ -52,9 +52,11 @@ class _Programs:
     """Whether arguments may be those of a harness: a cheap look, made sure of afterwards."""
 
     def __init__(self) -> None:
-        self.names, paths = _programs_in_table()
+        with open(TABLE, encoding="utf-8") as table:
+            text = table.read()
+        self.names = frozenset(texts_under(text, _PROGRAMS))
         # The longest plain piece of each pattern: a path without it cannot match.
-        self._pieces = {max(_plain_pieces(path), key=len) for path in paths}
+        self._pieces = {max(_plain_pieces(path), key=len) for path in path_patterns(text)}
 
     def __call__(self, arguments: Sequence[str]) -> bool:
         if not arguments:
@@ -86,20 +88,6 @@ def _base_name(path: str) -> str:
     for ending in _ENDINGS:
         name = name.removesuffix(ending)
     return name
-
-
-def _programs_in_table() -> tuple[frozenset[str], tuple[str, ...]]:
-    """Return the names and path patterns of programs in the table, without parsing all of it."""
-    names: list[str] = []
-    paths: list[str] = []
-    with open(_TABLE, encoding="utf-8") as table:
-        for line in table:
-            key, _, value = line.partition(" = ")
-            if key in _PROGRAMS:
-                names += value.split('"')[1::2]  # no name there needs an escape
-            elif key in _PATHS:
-                paths += value.split('"')[1::2]
-    return frozenset(names), tuple(paths)
 
 
 def _claude_sessions(host: Host) -> Iterable[tuple[int, str, str, str]]:

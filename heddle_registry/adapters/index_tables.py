@@ -67,6 +67,7 @@ CREATE INDEX claims_bad ON claims (is_record) WHERE is_record = 0;
 PUT_ENTRY: Final = f"INSERT OR REPLACE INTO entries VALUES ({', '.join('?' * len(_ENTRY_COLUMNS))})"  # noqa: S608
 PUT_CLAIM: Final = f"INSERT OR REPLACE INTO claims VALUES ({', '.join('?' * 11)})"  # noqa: S608
 _NO_FIELDS: Final = (None,) * (len(KEY_COLUMNS) + len(FIELD_COLUMNS))
+_NO_STAMP: Final = (0, 0, 0, 0)
 _NO_VALUES: Final = (None,) * len(FIELD_COLUMNS)
 _AT_STARTED: Final = _AT_KEYS + KEY_COLUMNS.index("started_s")
 _AT_THREAD: Final = _AT_FIELDS + FIELD_COLUMNS.index("thread")
@@ -174,7 +175,7 @@ def file_values(file: RecordFile[AgentEntry], real: RealPaths | None = None) -> 
     """Return the row of a file in ``agents``, which may be no entry."""
     from heddle_registry.adapters.folders import entry_file_error
 
-    stamp = file.stamp or (0, 0, 0, 0)
+    stamp = file.stamp or _NO_STAMP
     if file.record is None or entry_file_error(file) is not None:
         return (storable_name(file.name), *stamp, file.read_at_ns, 0, 0, *_NO_FIELDS)
     return entry_values(file.name, stamp, file.record, real)
@@ -184,12 +185,12 @@ def put_claim_file(connection: sqlite3.Connection, file: RecordFile[Claim]) -> N
     """Put a file in ``claims``, which may be no claim."""
     from heddle_registry.adapters.folders import claim_file_error
 
+    stamp = file.stamp or _NO_STAMP
     if file.record is None or claim_file_error(file) is not None:
-        stamp = file.stamp or (0, 0, 0, 0)
         row = (storable_name(file.name), *stamp, file.read_at_ns, 0, 0, None, None, None)
         connection.execute(PUT_CLAIM, row)
         return
-    put_claim(connection, file.name, file.stamp or (0, 0, 0, 0), file.record)
+    put_claim(connection, file.name, stamp, file.record)
 
 
 def put_claim(connection: sqlite3.Connection, name: str, stamp: Stamp, claim: Claim) -> None:

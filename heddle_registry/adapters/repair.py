@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from heddle_registry.adapters.atomic_file import replace_file
 from heddle_registry.adapters.folders import (
@@ -27,11 +27,11 @@ from heddle_registry.core.transaction import Decision, Keys, PutClaim, PutEntry
 from heddle_registry.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from heddle_registry.adapters.directory import DirectoryStore
     from heddle_registry.adapters.layout import Layout
-    from heddle_registry.adapters.record_files import RecordFile
+    from heddle_registry.adapters.record_files import RecordFile, RecordFiles
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
     from heddle_registry.core.recovery import Recovered
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from heddle_registry.errors import RegistryError
     from heddle_registry.ports import Host
 
+R = TypeVar("R")
 _MOST_NAMED: Final = 5
 _HASH_DIGITS: Final = 32
 _FRESH_S: Final = 60.0
@@ -116,15 +117,8 @@ def rename_entry(
     store: DirectoryStore, name: str, new_name: str, lock_timeout_s: float | None
 ) -> str:
     """Give an entry's file the name that its session id asks for."""
-    layout = store.layout
-    with store.lock().held(lock_timeout_s):
-        file = Folders(layout).agents.one(name)
-        if file is None or entry_file_error(file) is None:
-            return NOTHING_LEFT
-        if name_by_content(layout, file) != new_name:
-            raise StoreUnavailable(file.path, "it changed meanwhile", "Look again")
-        move(layout.agents, name, layout.agents, new_name)
-    return f"it is agents/{new_name} now"
+    files = Folders(store.layout).agents
+    return _rename(store, files, entry_file_error, name_by_content, name, new_name, lock_timeout_s)
 
 
 def why_wait(
@@ -176,15 +170,28 @@ def rename_claim(
     store: DirectoryStore, name: str, new_name: str, lock_timeout_s: float | None
 ) -> str:
     """Give a claim's file the name that its branch asks for: only there it holds that."""
-    layout = store.layout
+    files = Folders(store.layout).claims
+    own_name = claim_name_by_content
+    return _rename(store, files, claim_file_error, own_name, name, new_name, lock_timeout_s)
+
+
+def _rename(
+    store: DirectoryStore,
+    files: RecordFiles[R],
+    error_of: Callable[[RecordFile[R]], RegistryError | None],
+    own_name_of: Callable[[Layout, RecordFile[R]], str | None],
+    name: str,
+    new_name: str,
+    lock_timeout_s: float | None,
+) -> str:
     with store.lock().held(lock_timeout_s):
-        file = Folders(layout).claims.one(name)
-        if file is None or claim_file_error(file) is None:
+        file = files.one(name)
+        if file is None or error_of(file) is None:
             return NOTHING_LEFT
-        if claim_name_by_content(layout, file) != new_name:
+        if own_name_of(store.layout, file) != new_name:
             raise StoreUnavailable(file.path, "it changed meanwhile", "Look again")
-        move(layout.claims, name, layout.claims, new_name)
-    return f"it is claims/{new_name} now"
+        move(files.folder, name, files.folder, new_name)
+    return f"it is {os.path.basename(files.folder)}/{new_name} now"
 
 
 def is_spare(layout: Layout, file: RecordFile[Claim]) -> bool:

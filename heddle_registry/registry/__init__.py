@@ -163,7 +163,7 @@ class AgentRegistry(ReserveDoors, SweepDoors):
             return decide_renew(session_id, token, loaded, now, facts)
 
         facts: Facts = {}
-        self._foresee(keys, decide, facts)
+        self._peek(keys, decide, facts, rounds=1)
         return self._transact(keys, decide, facts)
 
     def release(

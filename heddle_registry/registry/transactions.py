@@ -113,27 +113,17 @@ class Transactions:
         keys: Keys,
         decide: Callable[[Loaded, Instant, Facts], Decision[T] | NeedFacts],
         facts: Facts,
+        rounds: int = _ROUNDS_OF_FACTS,
     ) -> Decision[T]:
         # Decides without the lock, to gather facts before it is taken; the answer binds nobody.
+        # After the last round there is none: what was gathered is for the decision under the lock.
         loaded, now = self.store.peek(keys)
-        for _ in range(_ROUNDS_OF_FACTS):
+        for _ in range(rounds):
             decision = decide(loaded, now, facts)
             if not isinstance(decision, NeedFacts):
                 return decision
             self._gather(decision.subjects, facts)
         return Decision()
-
-    def _foresee(
-        self,
-        keys: Keys,
-        decide: Callable[[Loaded, Instant, Facts], Decision[T] | NeedFacts],
-        facts: Facts,
-    ) -> None:
-        # Gathers what the decision will ask for, before the lock is taken.
-        loaded, now = self.store.peek(keys)
-        decision = decide(loaded, now, facts)
-        if isinstance(decision, NeedFacts):
-            self._gather(decision.subjects, facts)
 
     def _transact(
         self,

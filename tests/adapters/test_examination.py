@@ -11,6 +11,7 @@ import pytest
 from heddle_registry import AgentRegistry
 from heddle_registry.adapters import examination
 from heddle_registry.errors import StoreUnavailable
+from tests.adapters.store_findings import findings, shared_copy, told
 from tests.process_helpers import (
     NOBODY,
     as_nobody,
@@ -22,8 +23,6 @@ from tests.process_helpers import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from heddle_registry.ports.findings import Check
-
 
 @pytest.fixture
 def registry(tmp_path: Path) -> AgentRegistry:
@@ -32,15 +31,6 @@ def registry(tmp_path: Path) -> AgentRegistry:
         pass
     found.store.tidy()
     return found
-
-
-def findings(registry: AgentRegistry) -> dict[str, Check]:
-    checks = registry.store.examine(registry.host)
-    return {check.name: check for check in checks if check.status != "ok"}
-
-
-def told(registry: AgentRegistry, name: str) -> list[str]:
-    return [c.detail for c in registry.store.examine(registry.host) if c.name == name]
 
 
 def test_nothing_is_wrong_with_a_fresh_registry(registry: AgentRegistry, tmp_path: Path) -> None:
@@ -127,10 +117,7 @@ def test_what_cannot_be_changed_here_is_told_without_an_offer_to_mend_it(
     registry: AgentRegistry, tmp_path: Path
 ) -> None:
     with public_folder() as public:
-        shared = public / "registry"
-        shutil.copytree(tmp_path / ".heddle", shared)
-        for path in (shared, shared / "agents", shared / "claims"):
-            path.chmod(0o755)
+        shared = shared_copy(tmp_path / ".heddle", public)
         entry = next((shared / "agents").glob("*.toml"))
         entry.chmod(0o646)
         other = AgentRegistry(shared)
@@ -197,10 +184,8 @@ def test_an_index_that_only_another_user_can_keep_is_told(
     registry: AgentRegistry, tmp_path: Path
 ) -> None:
     with public_folder() as public:
-        shared = public / "registry"
-        shutil.copytree(tmp_path / ".heddle", shared)
+        shared = shared_copy(tmp_path / ".heddle", public)
         for path in (shared, shared / "agents", shared / "claims"):
-            path.chmod(0o755)
             os.chown(path, 65_533, -1)
         other = AgentRegistry(shared)
         other.list()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -12,12 +11,11 @@ import pytest
 from heddle_registry import AgentRegistry, Reserved
 from heddle_registry.registry.attempt import Terms
 from heddle_registry.registry.scripting import build_entry
+from tests.adapters.store_findings import findings, shared_copy, told
 from tests.process_helpers import as_nobody, needs_other_user, public_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from heddle_registry.ports.findings import Check
 
 
 @pytest.fixture
@@ -26,15 +24,6 @@ def registry(tmp_path: Path) -> AgentRegistry:
     with found.reserve("main"):
         pass
     return found
-
-
-def findings(registry: AgentRegistry) -> dict[str, Check]:
-    checks = registry.store.examine(registry.host)
-    return {check.name: check for check in checks if check.status != "ok"}
-
-
-def told(registry: AgentRegistry, name: str) -> list[str]:
-    return [c.detail for c in registry.store.examine(registry.host) if c.name == name]
 
 
 def test_a_lost_claim_is_named_with_what_would_free_it(
@@ -122,10 +111,7 @@ def test_a_record_that_only_others_may_read_is_told_and_not_mended(
     registry: AgentRegistry, tmp_path: Path
 ) -> None:
     with public_folder() as public:
-        shared = public / "registry"
-        shutil.copytree(tmp_path / ".heddle", shared)
-        for path in (shared, shared / "agents", shared / "claims"):
-            path.chmod(0o755)
+        shared = shared_copy(tmp_path / ".heddle", public)
         other = AgentRegistry(shared)
         found = as_nobody(
             lambda: [
