@@ -14,7 +14,6 @@ from heddle_registry.adapters.folders import (
     entry_file_error,
     problem_of,
 )
-from heddle_registry.adapters.index_tables import shown_name
 from heddle_registry.core.lifecycle import STALE_AFTER, is_stale
 from heddle_registry.errors import RegistryError
 from heddle_registry.ports.query import is_same_folder
@@ -230,8 +229,8 @@ class FoundRecords:
 
     def _bad(self, stamps: Stamps) -> Iterable[RecordFile[AgentEntry]]:
         # Of those that became so since, `_spoilt` tells more.
-        rows = _of_that_moment(self._index.entry_rows(stamps, "is_record = 0"))
-        files = (self._folders.agents.one(shown_name(row.name)) for row in rows)
+        names = _of_that_moment(self._index.names(stamps, "entries", "is_record = 0"))
+        files = map(self._folders.agents.one, names)
         return [file for file in files if file is not None and file.name not in self._spoilt]
 
     def problems(self) -> tuple[Problem, ...]:
@@ -239,8 +238,8 @@ class FoundRecords:
         if self._stamps is None:
             return self.snapshot().problems
         found = [problem_of(damage.path, damage.error, damage.thread) for damage in self.damage()]
-        for name in _of_that_moment(self._index.claim_names(self._stamps, "is_record = 0")):
-            self._claim_file(shown_name(name))
+        for name in _of_that_moment(self._index.names(self._stamps, "claims", "is_record = 0")):
+            self._claim_file(name)
         return (*found, *self._bad_claims.values())
 
     def matching(self, query: Query, now: Instant) -> list[AgentEntry]:
@@ -327,7 +326,7 @@ class FoundRecords:
         return good
 
     def _claims(self, stamps: Stamps, where: str, arguments: Sequence[Any] = ()) -> list[Claim]:
-        return self._claims_in(self._index.claim_names(stamps, where, arguments))
+        return self._claims_in(self._index.names(stamps, "claims", where, arguments))
 
     def _claims_in(self, names: list[str] | None) -> list[Claim]:
         found = []

@@ -19,7 +19,7 @@ import sqlite3
 import stat
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from heddle_registry.adapters.index_tables import (
     PUT_ENTRY,
@@ -36,6 +36,7 @@ from heddle_registry.adapters.index_tables import (
     put_claim_file,
     quoted,
     read_known,
+    shown_name,
     stamp_at,
     storable_name,
     unlink_quietly,
@@ -52,11 +53,10 @@ if TYPE_CHECKING:
 
 _MOST_KEPT: Final = 32
 _SETTLED_AT_ONCE: Final = 8
-_NO_RECORD: Final = "is_record = 0"
 Stamps = tuple[int, int]
 """The mtimes of ``agents`` and ``claims`` in nanoseconds; 0 for a missing folder."""
 
-_left_behind: list[sqlite3.Connection] = []
+_left_behind: list[sqlite3.Connection | None] = []
 """Connections of a parent process: closing one here would touch the parent's locks."""
 
 
@@ -81,8 +81,7 @@ class Index:
     def forget_parent(self) -> None:
         """In a forked child: leave the parent's connection alone and begin with none."""
         self._mutex = _thread.RLock()
-        if self._connection is not None:
-            _left_behind.append(self._connection)
+        _left_behind.append(self._connection)
         self._connection = None
 
     def close(self) -> None:
@@ -91,11 +90,10 @@ class Index:
             self._drop()
 
     def __del__(self) -> None:
-        if self._connection is not None and self._opened is not None:
-            if self._opened[0] == os.getpid():
-                self._drop()
-            else:
-                _left_behind.append(self._connection)
+        if self._opened is not None and self._opened[0] != os.getpid():
+            _left_behind.append(self._connection)
+        else:
+            self._drop()
 
     # -- trust -------------------------------------------------------------------------------
 
@@ -148,34 +146,21 @@ class Index:
     def _connect(self) -> sqlite3.Connection | None:
         if self.is_off:
             return None
+        there = self._there()
+        if there is None or there != self._opened:
+            self._drop()
+        if there is not None and self._connection is None:
+            self._connection, self._opened = _opened(self._layout.index), there
+        return self._connection
+
+    def _there(self) -> tuple[int, int, int] | None:
         try:
             state = os.lstat(self._layout.index)
         except OSError:
-            self._drop()
             return None
         if not stat.S_ISREG(state.st_mode):
-            self._drop()
             return None  # a link to somebody's own database is not ours to change
-        opened = (os.getpid(), state.st_dev, state.st_ino)
-        if self._connection is not None and self._opened == opened:
-            return self._connection
-        self._drop()
-        try:
-            connection = open_database(f"file:{quoted(self._layout.index)}?mode=rw")
-        except sqlite3.Error:
-            try:
-                connection = open_database(f"file:{quoted(self._layout.index)}?mode=ro")
-            except sqlite3.Error:
-                return None
-        try:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.Error:
-            version = -1
-        if version != VERSION:
-            connection.close()
-            return None
-        self._connection, self._opened = connection, opened
-        return connection
+        return (os.getpid(), state.st_dev, state.st_ino)
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -188,12 +173,10 @@ class Index:
     def entry_rows(
         self, stamps: Stamps, where: str, arguments: Sequence[Any] = (), most: int | None = None
     ) -> list[EntryRow] | None:
-        """Return rows newest first; None where the index is not at ``stamps``.
+        """Return rows of records newest first; None where the index is not at ``stamps``.
 
         At ``most`` so many are those that ended first: to sort all for a few of them is dear.
         """
-        if where == _NO_RECORD and self.kept(stamps, where) == []:
-            return []
         limit = f" ORDER BY ended_ns LIMIT {most}" if most is not None else ""
         rows = self._read(
             stamps,
@@ -202,28 +185,28 @@ class Index:
         )
         if rows is None:
             return None
-        if where == _NO_RECORD:
-            if not rows:
-                self.keep(stamps, where, [])
-        elif most is None:
-            newest_first(rows)
+        newest_first(rows)
         return [EntryRow(row) for row in rows]
 
-    def claim_names(
-        self, stamps: Stamps, where: str, arguments: Sequence[Any] = ()
+    def names(
+        self,
+        stamps: Stamps,
+        table: Literal["entries", "claims"],
+        where: str,
+        arguments: Sequence[Any] = (),
     ) -> list[str] | None:
-        """Return names of claim files; None where the index is not at ``stamps``."""
-        asked = ("claims", where, tuple(arguments))
+        """Return names of files; None where the index is not at ``stamps``."""
+        asked = (table, where, tuple(arguments))
         names = self.kept(stamps, asked)
         if names is None:
             rows = self._read(
                 stamps,
-                f"SELECT name FROM claims WHERE {where}",  # noqa: S608 (our own text)
+                f"SELECT name FROM {table} WHERE {where}",  # noqa: S608 (our own text)
                 arguments,
             )
             if rows is None:
                 return None
-            names = [row[0] for row in rows]
+            names = [shown_name(row[0]) for row in rows]
             self.keep(stamps, asked, names)
         return names
 
@@ -264,24 +247,16 @@ class Index:
             if connection is None:
                 return
             try:
-                connection.execute("BEGIN IMMEDIATE")
-                try:
+                with connection:  # ends the transaction, however this ends
+                    connection.execute("BEGIN IMMEDIATE")
                     meta = connection.execute("SELECT * FROM meta").fetchone()
                     if meta is None or meta[0] != self.boot_id() or meta[1:3] != before:
-                        connection.execute("ROLLBACK")
                         return
                     self._put_entries(connection, entries)
                     if meta[3]:
                         self._settle(connection, meta[3], read)
                     self._put_claims(connection, claims)
-                    if not self._stamp(connection, before, bool(entries), bool(claims)):
-                        connection.execute("ROLLBACK")
-                        return
-                    connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    raise
+                    self._stamp(connection, before, bool(entries), bool(claims))
             except (sqlite3.Error, OSError):
                 self._drop()
 
@@ -289,11 +264,12 @@ class Index:
         self, connection: sqlite3.Connection, entries: dict[str, AgentEntry | None]
     ) -> None:
         for name, entry in entries.items():
+            seen_at_ns = time.time_ns()
             stamp = stamp_at(self._layout.agents, name)
             if entry is None or stamp is None:
                 connection.execute("DELETE FROM entries WHERE name = ?", (name,))
                 continue
-            connection.execute(PUT_ENTRY, entry_values(name, stamp, entry))
+            connection.execute(PUT_ENTRY, entry_values(name, stamp, seen_at_ns, entry))
 
     def _settle(
         self,
@@ -324,19 +300,16 @@ class Index:
 
     def _stamp(
         self, connection: sqlite3.Connection, before: Stamps, agents: bool, claims: bool
-    ) -> bool:
+    ) -> None:
+        # Where a file system rounds it, no folder ever bears what is said here.
         after = list(before)
         for place, (folder, changed) in enumerate(
             ((self._layout.agents, agents), (self._layout.claims, claims))
         ):
             if changed:
-                stamp = new_stamp()
+                stamp = after[place] = new_stamp()
                 os.utime(folder, ns=(stamp, stamp))
-                if mtime_of(folder) != stamp:
-                    return False  # a file system that rounds: nothing can be told apart there
-                after[place] = stamp
         connection.execute("UPDATE meta SET agents = ?, claims = ?", after)
-        return True
 
     def adopt(self, fresh: str) -> bool:
         """Put in place what `build_index` made; whether that worked. It still has to catch up."""
@@ -371,35 +344,50 @@ class Index:
         claims: Sequence[RecordFile[Claim]],
         gone_entries: Iterable[str],
         gone_claims: Iterable[str],
-    ) -> bool:
+    ) -> None:
         """Make the rows of these files, which changed since ``known``, and stamp the folders.
 
-        Return whether that worked; it does not on another index that came in its place meanwhile.
+        Whether that worked is to be seen by `is_at`: it does not on another index that came in
+        its place meanwhile.
         """
         with self._mutex:
             connection = self._connect()
             if connection is None:
-                return False
+                return
             try:
-                connection.execute("BEGIN IMMEDIATE")
-                if connection.execute("SELECT * FROM meta").fetchone() != known.meta:
-                    connection.execute("ROLLBACK")
-                    return False
-                connection.executemany(PUT_ENTRY, map(file_values, entries))
-                connection.executemany(
-                    "DELETE FROM entries WHERE name = ?",
-                    [(storable_name(name),) for name in gone_entries],
-                )
-                for gone in [*gone_claims, *(file.name for file in claims)]:
-                    name = storable_name(gone)
-                    connection.execute("DELETE FROM claim_sessions WHERE name = ?", (name,))
-                    connection.execute("DELETE FROM claims WHERE name = ?", (name,))
-                for file in claims:
-                    put_claim_file(connection, file)
-                stamps = self.folder_stamps()
-                worked = self._stamp(connection, stamps, True, bool(stamps[1]))
-                connection.execute("COMMIT" if worked else "ROLLBACK")
+                with connection:  # ends the transaction, however this ends
+                    connection.execute("BEGIN IMMEDIATE")
+                    if connection.execute("SELECT * FROM meta").fetchone() != known.meta:
+                        return
+                    connection.executemany(PUT_ENTRY, map(file_values, entries))
+                    connection.executemany(
+                        "DELETE FROM entries WHERE name = ?",
+                        [(storable_name(name),) for name in gone_entries],
+                    )
+                    for gone in [*gone_claims, *(file.name for file in claims)]:
+                        name = storable_name(gone)
+                        connection.execute("DELETE FROM claim_sessions WHERE name = ?", (name,))
+                        connection.execute("DELETE FROM claims WHERE name = ?", (name,))
+                    for file in claims:
+                        put_claim_file(connection, file)
+                    stamps = self.folder_stamps()
+                    self._stamp(connection, stamps, True, bool(stamps[1]))
             except (sqlite3.Error, OSError):
                 self._drop()
-                return False
-            return worked
+
+
+def _opened(path: str) -> sqlite3.Connection | None:
+    # Of this layout, to be changed, or where that is not allowed to be read.
+    connection = None
+    try:
+        try:
+            connection = open_database(f"file:{quoted(path)}?mode=rw")
+        except sqlite3.Error:
+            connection = open_database(f"file:{quoted(path)}?mode=ro")
+        if connection.execute("PRAGMA user_version").fetchone()[0] == VERSION:
+            return connection
+    except sqlite3.Error:
+        pass
+    if connection is not None:
+        connection.close()
+    return None

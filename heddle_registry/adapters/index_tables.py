@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
 
-VERSION: Final = 6
+VERSION: Final = 7
 _BUSY_S: Final = 0.05
 _FILE_COLUMNS: Final = (
     "name",
@@ -43,7 +43,7 @@ _AT_FIELDS: Final = _AT_KEYS + len(KEY_COLUMNS)
 TABLES: Final = f"""
 CREATE TABLE meta (boot TEXT, agents INTEGER, claims INTEGER, tick INTEGER);
 CREATE TABLE entries ({", ".join(_ENTRY_COLUMNS)}, PRIMARY KEY (name)) WITHOUT ROWID;
-CREATE TABLE claims (name PRIMARY KEY, inode, size, mtime, ctime, read_at, is_record, is_plain,
+CREATE TABLE claims (name PRIMARY KEY, inode, size, mtime, ctime, is_record,
                      thread, path, holder) WITHOUT ROWID;
 CREATE TABLE claim_sessions (session_id, name, PRIMARY KEY (session_id, name)) WITHOUT ROWID;
 """
@@ -65,9 +65,9 @@ CREATE INDEX claims_bad ON claims (is_record) WHERE is_record = 0;
 )  # fmt: skip
 
 PUT_ENTRY: Final = f"INSERT OR REPLACE INTO entries VALUES ({', '.join('?' * len(_ENTRY_COLUMNS))})"  # noqa: S608
-PUT_CLAIM: Final = f"INSERT OR REPLACE INTO claims VALUES ({', '.join('?' * 11)})"  # noqa: S608
+PUT_CLAIM: Final = f"INSERT OR REPLACE INTO claims VALUES ({', '.join('?' * 9)})"  # noqa: S608
 _NO_FIELDS: Final = (None,) * (len(KEY_COLUMNS) + len(FIELD_COLUMNS))
-_NO_STAMP: Final = (0, 0, 0, 0)
+_NO_STAMP: Final = (None, None, None, None)
 _NO_VALUES: Final = (None,) * len(FIELD_COLUMNS)
 _AT_STARTED: Final = _AT_KEYS + KEY_COLUMNS.index("started_s")
 _AT_THREAD: Final = _AT_FIELDS + FIELD_COLUMNS.index("thread")
@@ -141,14 +141,18 @@ def newest_first(rows: list[tuple[Any, ...]]) -> None:
 
 
 def entry_values(
-    name: str, stamp: Stamp, entry: AgentEntry, real: RealPaths | None = None
+    name: str,
+    stamp: Stamp | tuple[None, ...],
+    read_at_ns: int,
+    entry: AgentEntry,
+    real: RealPaths | None = None,
 ) -> tuple[Any, ...]:
-    """Return the row of an entry."""
+    """Return the row of an entry, which its file was seen to hold at ``read_at_ns`` or later."""
     try:
-        fields, is_plain = entry_row(entry), 1
+        fields, is_plain = entry_row(entry), True
     except (NotPlain, TypeError, ValueError):
-        fields, is_plain = _looked_up(entry), 0
-    return (name, *stamp, time.time_ns(), 1, is_plain, *key_row(entry, real), *fields)
+        fields, is_plain = _looked_up(entry), False
+    return (name, *stamp, read_at_ns, True, is_plain, *key_row(entry, real), *fields)
 
 
 def _looked_up(entry: AgentEntry) -> tuple[Any, ...]:
@@ -177,8 +181,8 @@ def file_values(file: RecordFile[AgentEntry], real: RealPaths | None = None) -> 
 
     stamp = file.stamp or _NO_STAMP
     if file.record is None or entry_file_error(file) is not None:
-        return (storable_name(file.name), *stamp, file.read_at_ns, 0, 0, *_NO_FIELDS)
-    return entry_values(file.name, stamp, file.record, real)
+        return (storable_name(file.name), *stamp, None, False, None, *_NO_FIELDS)
+    return entry_values(file.name, stamp, file.read_at_ns, file.record, real)
 
 
 def put_claim_file(connection: sqlite3.Connection, file: RecordFile[Claim]) -> None:
@@ -187,17 +191,18 @@ def put_claim_file(connection: sqlite3.Connection, file: RecordFile[Claim]) -> N
 
     stamp = file.stamp or _NO_STAMP
     if file.record is None or claim_file_error(file) is not None:
-        row = (storable_name(file.name), *stamp, file.read_at_ns, 0, 0, None, None, None)
+        row = (storable_name(file.name), *stamp, False, None, None, None)
         connection.execute(PUT_CLAIM, row)
         return
     put_claim(connection, file.name, stamp, file.record)
 
 
-def put_claim(connection: sqlite3.Connection, name: str, stamp: Stamp, claim: Claim) -> None:
+def put_claim(
+    connection: sqlite3.Connection, name: str, stamp: Stamp | tuple[None, ...], claim: Claim
+) -> None:
     """Put a claim, and the sessions that it names."""
-    connection.execute(
-        PUT_CLAIM, (name, *stamp, time.time_ns(), 1, 0, claim.thread, claim.path, claim.holder_id)
-    )
+    row = (name, *stamp, True, claim.thread, claim.path, claim.holder_id)
+    connection.execute(PUT_CLAIM, row)
     connection.executemany(
         "INSERT OR REPLACE INTO claim_sessions VALUES (?, ?)",
         [(session_id, name) for session_id in claim_sessions(claim)],

@@ -357,7 +357,7 @@ def test_a_look_up_goes_by_the_index_on_its_key_and_not_through_every_active_ent
     assert all(f"USING INDEX entries_{key} ({key}=?" in plan for plan in plans), plans
 
 
-@pytest.mark.parametrize("kind", ["entry_rows", "claim_names", "claim_names_of", "highest_fence"])
+@pytest.mark.parametrize("kind", ["entry_rows", "names", "claim_names_of", "highest_fence"])
 def test_an_index_that_moved_on_between_two_look_ups_ends_the_look(
     both: Both, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -366,13 +366,13 @@ def test_an_index_that_moved_on_between_two_look_ups_ends_the_look(
     monkeypatch.setattr(both.index, kind, lambda *_: None)
     look_ups: dict[str, Callable[[], object]] = {
         "entry_rows": lambda: records.matching(Query(thread="not asked before"), both.now),
-        "claim_names": records.held_claims,
+        "names": records.held_claims,
         "claim_names_of": lambda: records.claims_with_holder("agent-holds"),
         "highest_fence": lambda: records.highest_fence("held"),
     }
     with pytest.raises(Moved):
         look_ups[kind]()
-    if kind in ("entry_rows", "claim_names"):
+    if kind == "names":
         with pytest.raises(Moved):
             records.problems()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sqlite3
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import attrs
 import pytest
 
-from heddle_registry.adapters import writing
+from heddle_registry.adapters import index_building, writing
 from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.adapters.index import Index
 from heddle_registry.adapters.record_files import RecordFiles
@@ -32,7 +34,7 @@ from heddle_registry.core.transaction import (
 from heddle_registry.errors import StoreUnavailable
 from heddle_registry.ports.query import Query
 from heddle_registry.testing.fake_host import FakeHost
-from tests.process_helpers import until
+from tests.process_helpers import in_fork, until
 
 AT = Timestamp("2026-07-01T12:00:00Z")
 
@@ -152,18 +154,54 @@ def test_an_answer_is_kept_for_its_own_moment_only(store: DirectoryStore) -> Non
     assert store.index.kept((1, 1), "asked") is None
 
 
-@pytest.mark.parametrize("why", ["another moment", "a folder whose time was rounded"])
+@pytest.mark.parametrize("why", ["another moment", "a full disk", "Ctrl-C"])
 def test_a_change_that_cannot_be_recorded_leaves_no_transaction_open(
     store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    before = (1, 1) if why == "another moment" else store.index.folder_stamps()
-    monkeypatch.setattr(store.index, "_stamp", lambda *_: False)
-    store.index.record(before, {"agent-z.toml": entry("agent-z")}, {}, lambda _: None)
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt if why == "Ctrl-C" else OSError(28, "No space left on device")
+
+    before = store.index.folder_stamps()
+    if why == "another moment":
+        before = (1, 1)
+    else:
+        monkeypatch.setattr(store.index, "_stamp", fail)
+    with suppress(KeyboardInterrupt):
+        store.index.record(before, {"agent-z.toml": entry("agent-z")}, {}, lambda _: None)
     other = sqlite3.connect(store.layout.index, timeout=0)
     other.execute("BEGIN IMMEDIATE")
     other.rollback()
     other.close()
     assert "agent-z.toml" not in rows(store)[0]
+
+
+@pytest.mark.parametrize("by", ["a writer", "a reader that catches up"])
+def test_who_looks_while_a_change_is_noted_sees_none_of_it(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    seen: list[set[str]] = []
+    real = Index._stamp
+
+    def look_first(self: Index, *given: Any) -> None:
+        other = Index(store.layout, store.index.boot_id)
+        known = other.known()
+        other.close()
+        assert known is not None
+        seen.append(set(known.entries))
+        real(self, *given)
+
+    if by == "a writer":
+        monkeypatch.setattr(Index, "_stamp", look_first)
+        write(store, PutEntry(entry("agent-c")))
+    else:
+        with open(os.path.join(store.layout.agents, "agent-c.toml"), "wb") as file:
+            file.write(entry_to_toml(entry("agent-c")))
+        moved_on(store.layout.agents)
+        monkeypatch.setattr(Index, "_stamp", look_first)
+        store.look(Query())
+    assert seen == [{"agent-a.toml", "agent-b.toml"}]
+    assert "agent-c.toml" in rows(store)[0]
+    assert store.index.is_at(store.index.folder_stamps())
 
 
 def test_the_row_of_a_claim_that_was_taken_back_goes_too(
@@ -209,11 +247,26 @@ def test_of_the_answers_to_many_questions_the_last_few_are_kept(store: Directory
     index = store.index
     stamps = index.folder_stamps()
     assert index.is_at(stamps)
+    most = 0
     for number in range(100):
         index.keep(stamps, number, [number])
-    kept = [number for number in range(100) if index.kept(stamps, number) is not None]
-    assert kept[-2:] == [98, 99]
-    assert len(kept) <= 32
+        kept = [asked for asked in range(100) if index.kept(stamps, asked) is not None]
+        assert kept[-1] == number
+        most = max(most, len(kept))
+    assert most == 32
+
+
+def test_a_listing_that_is_asked_for_again_asks_the_index_nothing(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [PutEntry(entry(f"agent-m{number}")) for number in range(20)]
+    write(store, *many)
+    for _ in range(2):
+        found = store.look(Query())
+    monkeypatch.setattr(store.index, "_read", lambda *_: pytest.fail("it is known"))
+    again = store.look(Query())
+    assert (again.entries, again.claims) == (found.entries, found.claims)
+    assert len(again.entries) == 22
 
 
 descriptors = pytest.mark.skipif(
@@ -251,6 +304,144 @@ def test_an_index_that_nobody_needs_any_more_is_let_go(store: DirectoryStore) ->
     for _ in range(3):
         assert Index(store.layout, store.index.boot_id).known() is not None
     assert open_files(store.layout.index) == []
+
+
+@descriptors
+@pytest.mark.parametrize("how", ["begins anew", "has no use for it"])
+def test_a_forked_child_never_closes_its_parents_connection(
+    store: DirectoryStore, how: str
+) -> None:
+    # SQLite: to close it there may take the parent's locks away.
+    store.index.close()
+    mine: list[Index] = [Index(store.layout, store.index.boot_id)]
+    assert mine[0].known() is not None
+    (opened,) = open_files(store.layout.index)
+
+    def in_child() -> tuple[list[str], bool]:
+        if how == "begins anew":
+            mine[0].forget_parent()
+            mine[0].close()
+            knows = mine[0].known() is not None
+            mine[0].close()
+        else:
+            mine.clear()
+            knows = True
+        gc.collect()
+        return open_files(store.layout.index), knows
+
+    assert in_fork(in_child) == ([opened], True)
+    assert mine[0].known() is not None
+
+
+@pytest.mark.parametrize("named", ["0", "off", "NO"])
+def test_an_index_that_is_switched_off_is_neither_asked_nor_written(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    store.index.close()
+    before = Path(store.layout.index).read_bytes()
+    monkeypatch.setenv("HEDDLE_REGISTRY_INDEX", named)
+    off = Index(store.layout, store.index.boot_id)
+    assert off.known() is None
+    assert not off.is_at(off.folder_stamps())
+    off.record(off.folder_stamps(), {"agent-a.toml": None}, {}, lambda _: None)
+    assert Path(store.layout.index).read_bytes() == before
+    monkeypatch.setenv("HEDDLE_REGISTRY_INDEX", "1")
+    assert Index(store.layout, store.index.boot_id).known() is not None
+
+
+def test_a_link_in_its_place_is_not_followed_even_to_an_index(store: DirectoryStore) -> None:
+    store.index.close()
+    path = Path(store.layout.index)
+    elsewhere = path.rename(path.with_name("elsewhere.sqlite"))
+    path.symlink_to(elsewhere)
+    assert store.index.known() is None
+    before = elsewhere.read_bytes()
+    store.index.record(store.index.folder_stamps(), {"agent-a.toml": None}, {}, lambda _: None)
+    assert elsewhere.read_bytes() == before
+
+
+TICK_NS = 60 * 10**9
+
+
+class Coarse:
+    """A store on a file system that may hide a change within a tick of another."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(index_building, "tick_of", lambda _: TICK_NS)
+        self.store = DirectoryStore(str(path / ".heddle"), FakeHost())
+        self.ahead_ns = 0
+        real = time.time_ns
+        monkeypatch.setattr(time, "time_ns", lambda: real() + self.ahead_ns)
+
+    def unsettled(self) -> list[str]:
+        index = self.store.index
+        found = index.entry_rows(index.folder_stamps(), "is_record = 1")
+        assert found is not None
+        assert index.tick_ns == TICK_NS
+        return sorted(row.name for row in found if not row.makes_record(index.tick_ns))
+
+    def names(self) -> list[str]:
+        return sorted(rows(self.store)[0])
+
+
+@pytest.fixture
+def coarse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Coarse:
+    made = Coarse(tmp_path, monkeypatch)
+    write(made.store, *(PutEntry(entry(f"agent-m{number:02}")) for number in range(10)))
+    made.store.look(Query())
+    write(made.store, *(PutEntry(entry(f"agent-m{number:02}")) for number in range(10)))
+    return made
+
+
+def test_where_the_clock_is_coarse_later_writers_settle_a_few_young_rows_each(
+    coarse: Coarse,
+) -> None:
+    young = [f"agent-m{number:02}.toml" for number in range(10)]
+    assert coarse.unsettled() == young
+    write(coarse.store, PutClaim(Claim(thread="other")))
+    assert coarse.unsettled() == young, "the tick is not over: another look would prove nothing"
+    coarse.ahead_ns = 1_000 * TICK_NS
+    write(coarse.store, PutClaim(Claim(thread="more")))
+    assert len(coarse.unsettled()) == 2
+    write(coarse.store, PutClaim(Claim(thread="most")))
+    assert coarse.unsettled() == []
+    assert coarse.names() == young
+
+
+def test_a_young_row_whose_file_is_gone_is_left_to_whoever_finds_it_gone(coarse: Coarse) -> None:
+    # Removed by a stranger after the folders were compared: no writer may fail by it.
+    coarse.ahead_ns = 1_000 * TICK_NS
+    index = coarse.store.index
+    index.record(index.folder_stamps(), {"agent-m00.toml": None}, {}, lambda _: None)
+    assert len(coarse.unsettled()) == 9
+    assert index.is_at(index.folder_stamps())
+
+
+@pytest.mark.parametrize("fails", ["the move", "the clock"])
+def test_an_index_that_cannot_be_put_in_place_is_not_made_twice_for_one_look(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    store.index.close()
+    os.unlink(store.layout.index)
+    moved_on(store.layout.agents)
+    built: list[object] = []
+    real = index_building.build_index
+
+    def build(*given: Any) -> str | None:
+        built.append(given)
+        return real(*given)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(index_building, "build_index", build)
+    if fails == "the move":
+        monkeypatch.setattr("heddle_registry.adapters.index.os.replace", refuse)
+    else:
+        monkeypatch.setattr("heddle_registry.adapters.index.os.utime", refuse)
+    assert len(store.look(Query()).entries) == 2
+    assert len(built) == 1
+    assert not os.path.exists(store.layout.index + ".building")
 
 
 def test_a_file_whose_name_is_no_text_stays_a_problem_and_is_not_brought_up_to_date_for_ever(

@@ -52,7 +52,7 @@ STAMP = (11, 22, 33, 1_000)
 def test_a_row_makes_the_record_of_a_file_that_cannot_have_changed_unseen(
     after_ns: int, tick_ns: int, is_sure: bool
 ) -> None:
-    values = list(entry_values("agent-a.toml", STAMP, ENTRY))
+    values = list(entry_values("agent-a.toml", STAMP, STAMP[3] + 1, ENTRY))
     values[5] = STAMP[3] + after_ns
     row = EntryRow(tuple(values))
     assert (row.name, row.stamp, row.thread) == ("agent-a.toml", STAMP, "main")
@@ -60,9 +60,25 @@ def test_a_row_makes_the_record_of_a_file_that_cannot_have_changed_unseen(
     assert row.record() == ENTRY
 
 
+def test_a_row_that_is_made_long_after_its_file_was_read_is_of_the_moment_of_reading(
+    tmp_path: Path,
+) -> None:
+    # Within the tick of its last change it may have been changed again before the row was made.
+    layout = Layout(str(tmp_path / ".heddle"))
+    layout.make()
+    with open(os.path.join(layout.agents, "agent-a.toml"), "wb") as file:
+        file.write(entry_to_toml(ENTRY))
+    (read,) = Folders(layout).agents.scan()
+    assert read.stamp is not None
+    read.read_at_ns = read.stamp[3] + CLOCK_TICK_NS
+    assert not EntryRow(file_values(read)).makes_record(CLOCK_TICK_NS)
+    read.read_at_ns += 1
+    assert EntryRow(file_values(read)).makes_record(CLOCK_TICK_NS)
+
+
 def test_a_row_that_holds_not_all_of_an_entry_never_makes_it() -> None:
     unusual = attrs.evolve(ENTRY, unknown={"newer": {"deep": [1]}})
-    row = EntryRow(entry_values("agent-a.toml", STAMP, unusual))
+    row = EntryRow(entry_values("agent-a.toml", STAMP, STAMP[3] + 1, unusual))
     assert row.thread == "main", "it is found by that all the same"
     assert not row.makes_record(0)
 
@@ -73,6 +89,7 @@ def test_rows_are_listed_newest_first_and_equal_starts_by_session_id() -> None:
         entry_values(
             f"{name}.toml",
             STAMP,
+            STAMP[3] + 1,
             attrs.evolve(
                 ENTRY, session_id=name, started_at=Timestamp(f"2026-07-01T12:00:0{second}Z")
             ),
@@ -144,6 +161,18 @@ def test_a_stamp_of_ours_lies_in_the_last_seconds_and_is_another_each_time() -> 
     now_ns = time.time_ns()
     assert all(now_ns - 5 * 10**9 < stamp < now_ns for stamp in stamps)
     assert len(set(stamps)) == 50
+
+
+def test_a_stamp_of_ours_is_below_every_clock_and_one_of_a_thousand_million(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_ns = 5 << 30
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns)
+    made = []
+    for drawn in (b"\0\0\0\0", b"\xff\xff\xff\xff"):
+        monkeypatch.setattr(os, "urandom", lambda size, drawn=drawn: drawn[:size])
+        made.append(new_stamp())
+    assert made == [now_ns - 1, now_ns - 2**30]
 
 
 @pytest.mark.parametrize("kind", ["torn", "link"])
