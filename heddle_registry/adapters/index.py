@@ -28,6 +28,7 @@ from heddle_registry.adapters.index_tables import (
     Known,
     entry_values,
     file_values,
+    forget_claim,
     mtime_of,
     new_stamp,
     newest_first,
@@ -291,12 +292,10 @@ class Index:
 
     def _put_claims(self, connection: sqlite3.Connection, claims: dict[str, Claim | None]) -> None:
         for name, claim in claims.items():
-            connection.execute("DELETE FROM claim_sessions WHERE name = ?", (name,))
+            forget_claim(connection, name)
             stamp = stamp_at(self._layout.claims, name)
-            if claim is None or stamp is None:
-                connection.execute("DELETE FROM claims WHERE name = ?", (name,))
-                continue
-            put_claim(connection, name, stamp, claim)
+            if claim is not None and stamp is not None:
+                put_claim(connection, name, stamp, claim)
 
     def _stamp(
         self, connection: sqlite3.Connection, before: Stamps, agents: bool, claims: bool
@@ -364,10 +363,8 @@ class Index:
                         "DELETE FROM entries WHERE name = ?",
                         [(storable_name(name),) for name in gone_entries],
                     )
-                    for gone in [*gone_claims, *(file.name for file in claims)]:
-                        name = storable_name(gone)
-                        connection.execute("DELETE FROM claim_sessions WHERE name = ?", (name,))
-                        connection.execute("DELETE FROM claims WHERE name = ?", (name,))
+                    for name in [*gone_claims, *(file.name for file in claims)]:
+                        forget_claim(connection, name)
                     for file in claims:
                         put_claim_file(connection, file)
                     stamps = self.folder_stamps()

@@ -8,6 +8,7 @@ import time
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from heddle_registry.adapters.atomic_file import PRIVATE_MODE
 from heddle_registry.adapters.index_rows import (
     FIELD_COLUMNS,
     KEY_COLUMNS,
@@ -39,7 +40,6 @@ _FILE_COLUMNS: Final = (
 )
 _ENTRY_COLUMNS: Final = (*_FILE_COLUMNS, *KEY_COLUMNS, *FIELD_COLUMNS)
 _AT_KEYS: Final = len(_FILE_COLUMNS)
-_AT_FIELDS: Final = _AT_KEYS + len(KEY_COLUMNS)
 TABLES: Final = f"""
 CREATE TABLE meta (boot TEXT, agents INTEGER, claims INTEGER, tick INTEGER);
 CREATE TABLE entries ({", ".join(_ENTRY_COLUMNS)}, PRIMARY KEY (name)) WITHOUT ROWID;
@@ -65,13 +65,13 @@ CREATE INDEX claims_bad ON claims (is_record) WHERE is_record = 0;
 )  # fmt: skip
 
 PUT_ENTRY: Final = f"INSERT OR REPLACE INTO entries VALUES ({', '.join('?' * len(_ENTRY_COLUMNS))})"  # noqa: S608
-PUT_CLAIM: Final = f"INSERT OR REPLACE INTO claims VALUES ({', '.join('?' * 9)})"  # noqa: S608
+PUT_CLAIM: Final = f"INSERT INTO claims VALUES ({', '.join('?' * 9)})"  # noqa: S608
 _NO_FIELDS: Final = (None,) * (len(KEY_COLUMNS) + len(FIELD_COLUMNS))
 _NO_STAMP: Final = (None, None, None, None)
 _NO_VALUES: Final = (None,) * len(FIELD_COLUMNS)
-_AT_STARTED: Final = _AT_KEYS + KEY_COLUMNS.index("started_s")
-_AT_THREAD: Final = _AT_FIELDS + FIELD_COLUMNS.index("thread")
-_AT_SESSION: Final = _AT_FIELDS + FIELD_COLUMNS.index("session_id")
+_started_of: Final = itemgetter(*map(_ENTRY_COLUMNS.index, ("started_s", "started_n")))
+_session_of: Final = itemgetter(_ENTRY_COLUMNS.index("session_id"))
+_AT_THREAD: Final = _ENTRY_COLUMNS.index("thread")
 
 
 class Known(NamedTuple):
@@ -136,8 +136,8 @@ def newest_first(rows: list[tuple[Any, ...]]) -> None:
     Done here, for SQLite would fetch each row by way of an index, or carry all of it through its
     sorter: half again of what reading the rows takes.
     """
-    rows.sort(key=itemgetter(_AT_SESSION))
-    rows.sort(key=itemgetter(_AT_STARTED, _AT_STARTED + 1), reverse=True)
+    rows.sort(key=_session_of)
+    rows.sort(key=_started_of, reverse=True)
 
 
 def entry_values(
@@ -185,8 +185,15 @@ def file_values(file: RecordFile[AgentEntry], real: RealPaths | None = None) -> 
     return entry_values(file.name, stamp, file.read_at_ns, file.record, real)
 
 
+def forget_claim(connection: sqlite3.Connection, file_name: str) -> None:
+    """Take out what is said of a file in ``claims``."""
+    name = storable_name(file_name)
+    connection.execute("DELETE FROM claim_sessions WHERE name = ?", (name,))
+    connection.execute("DELETE FROM claims WHERE name = ?", (name,))
+
+
 def put_claim_file(connection: sqlite3.Connection, file: RecordFile[Claim]) -> None:
-    """Put a file in ``claims``, which may be no claim."""
+    """Put a file in ``claims``, which may be no claim, and of which there is no row."""
     from heddle_registry.adapters.folders import claim_file_error
 
     stamp = file.stamp or _NO_STAMP
@@ -200,11 +207,11 @@ def put_claim_file(connection: sqlite3.Connection, file: RecordFile[Claim]) -> N
 def put_claim(
     connection: sqlite3.Connection, name: str, stamp: Stamp | tuple[None, ...], claim: Claim
 ) -> None:
-    """Put a claim, and the sessions that it names."""
+    """Put a claim of which there is no row, and the sessions that it names."""
     row = (name, *stamp, True, claim.thread, claim.path, claim.holder_id)
     connection.execute(PUT_CLAIM, row)
     connection.executemany(
-        "INSERT OR REPLACE INTO claim_sessions VALUES (?, ?)",
+        "INSERT INTO claim_sessions VALUES (?, ?)",
         [(session_id, name) for session_id in claim_sessions(claim)],
     )
 
@@ -272,7 +279,7 @@ def tick_of(path: str) -> int:
     # Newer kernels give a file another time for every change that somebody could have told apart;
     # older ones round to their clock's tick.
     unlink_quietly(path + ".tick")  # not truncated: it may be a link to somebody's file
-    fd = os.open(path + ".tick", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = os.open(path + ".tick", os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
     try:
         for _ in range(4):
             before = os.fstat(fd).st_ctime_ns

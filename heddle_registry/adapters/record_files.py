@@ -8,6 +8,7 @@ trace, so it is read again until it is older than that.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -48,7 +49,7 @@ R = TypeVar("R")
 Stamp = tuple[int, int, int, int]
 """Inode, size, mtime and ctime in nanoseconds."""
 
-_FOLDER_FLAGS: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+_FOLDER_FLAGS: Final = getattr(os, "O_DIRECTORY", os.O_RDONLY)
 _FEW: Final = 8
 """So many files are asked for by path: for them a folder is not worth opening."""
 CLOCK_TICK_NS: Final = 20_000_000
@@ -65,7 +66,7 @@ class RecordFile(Generic[R]):
 
     __slots__ = ("_path", "data", "error", "is_sound", "name", "read_at_ns", "record", "stamp")
 
-    def __init__(self, name: str, path: str) -> None:
+    def __init__(self, name: str, path: str, read_at_ns: int) -> None:
         self.name = name
         self._path = path
         self.record: R | None = None
@@ -73,7 +74,7 @@ class RecordFile(Generic[R]):
         self.data: bytes | None = None
         """Of a file that is no record: its content, for whoever can still read a line of it."""
         self.stamp: Stamp | None = None
-        self.read_at_ns = 0
+        self.read_at_ns = read_at_ns
         self.is_sound = False
         """Whether somebody has seen that the record belongs under this name."""
 
@@ -136,25 +137,13 @@ class RecordFiles(Generic[R]):
         found: dict[str, RecordFile[R]] = {}
         try:
             with os.scandir(self.folder) as entries:
-                items = [(item.name, item) for item in entries]
+                names = [item.name for item in entries]
         except (FileNotFoundError, NotADirectoryError):
-            items = []
+            names = []
         except OSError as error:
             raise self._closed(error) from error
-        wanted = set(toml_names(name for name, _ in items))
-        for name, item in items:
-            if name not in wanted:
-                continue
-            known = self._known.get(name)
-            if known is not None:
-                try:
-                    stamp = stamp_of(item.stat(follow_symlinks=False))
-                    if known.is_still(stamp, self.tick_ns):
-                        found[name] = known
-                        continue
-                except OSError:
-                    pass
-            file = self._read(name)
+        for name in toml_names(names):
+            file = self._as_it_is(name)
             if file is not None:
                 found[name] = file
         self._known = found
@@ -162,19 +151,19 @@ class RecordFiles(Generic[R]):
 
     def one(self, name: str) -> RecordFile[R] | None:
         """Return one file; None when there is none."""
-        known = self._known.get(name)
-        if known is not None:
-            try:
-                if known.is_still(stamp_of(os.lstat(self._below + name)), self.tick_ns):
-                    return known
-            except OSError:
-                pass
-        file = self._read(name)
-        if file is None:
-            self._known.pop(name, None)
-        else:
+        file = self._as_it_is(name)
+        if file is not None:
             self._known[name] = file
         return file
+
+    def _as_it_is(self, name: str) -> RecordFile[R] | None:
+        # What was known is taken out: of one that is gone nothing stays.
+        known = self._known.pop(name, None)
+        if known is not None:
+            with suppress(OSError):
+                if known.is_still(stamp_of(os.lstat(self._below + name)), self.tick_ns):
+                    return known
+        return self._read(name)
 
     def resolve(
         self, rows: Sequence[Row[R]], tick_ns: int, seen: Mapping[str, Stamp] | None = None
@@ -194,16 +183,14 @@ class RecordFiles(Generic[R]):
                 name = row.name
                 now = stamp_at(name)
                 if now is None:
-                    known_files.pop(name, None)
                     continue
                 known = known_files.get(name)
                 if known is not None and known.is_still(now, self.tick_ns):
                     keep(known)
                 elif now == row.stamp and row.makes_record(tick_ns):
-                    file: RecordFile[R] = RecordFile(name, below + name)
-                    file.stamp = now
                     # The index vouches for it, whenever the file was last changed.
-                    file.read_at_ns = now[3] + CLOCK_TICK_NS + 1
+                    file: RecordFile[R] = RecordFile(name, below + name, sys.maxsize)
+                    file.stamp = now
                     file.record = row.record()
                     file.is_sound = True  # or it would be no row that makes a record
                     known_files[name] = file  # last: other OS threads look there
@@ -220,13 +207,12 @@ class RecordFiles(Generic[R]):
         One ``stat`` a file: this is what a repeated listing costs.
         """
         still: list[RecordFile[R]] = []
-        tick_ns = self.tick_ns
         with self._stamps(len(files)) as stamp_at:
             for file in files:
                 stamp = stamp_at(file.name)
                 if stamp is None:
                     continue
-                if file.stamp == stamp and (not tick_ns or file.read_at_ns - stamp[3] > tick_ns):
+                if file.is_still(stamp, self.tick_ns):
                     still.append(file)
                     continue
                 changed = self.one(file.name)
@@ -263,8 +249,7 @@ class RecordFiles(Generic[R]):
     def remember(self, name: str, record: R) -> None:
         """Note what the caller, holding the store's lock, has just written under that name."""
         path = self._below + name
-        file: RecordFile[R] = RecordFile(name, path)
-        file.read_at_ns = time.time_ns()
+        file: RecordFile[R] = RecordFile(name, path, time.time_ns())
         try:
             file.stamp = stamp_of(os.lstat(path))
         except OSError:
@@ -318,8 +303,7 @@ class RecordFiles(Generic[R]):
 
     def _read(self, name: str) -> RecordFile[R] | None:
         path = self._below + name
-        file: RecordFile[R] = RecordFile(name, path)
-        file.read_at_ns = time.time_ns()
+        file: RecordFile[R] = RecordFile(name, path, time.time_ns())
         try:
             found = read_with_stat(path, MAX_ENTRY_BYTES)
         except UnreadableFile as error:
@@ -350,6 +334,4 @@ def _unreadable(path: str, error: UnreadableFile) -> RegistryError:
 
 def shown_path(path: str) -> str:
     """Return a path as text that can be printed, whatever bytes it holds."""
-    if path.isascii():
-        return path
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import sqlite3
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.adapters.index import Index
 from heddle_registry.adapters.record_files import RecordFiles
 from heddle_registry.codec import claim_to_toml, entry_to_toml
-from heddle_registry.core.claim import Claim
+from heddle_registry.core.claim import Claim, ClaimHolder
 from heddle_registry.core.entry import AgentEntry
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.timestamp import Timestamp
@@ -349,15 +350,168 @@ def test_an_index_that_is_switched_off_is_neither_asked_nor_written(
     assert Index(store.layout, store.index.boot_id).known() is not None
 
 
-def test_a_link_in_its_place_is_not_followed_even_to_an_index(store: DirectoryStore) -> None:
+def held_by(session_id: str) -> Claim:
+    holder = ClaimHolder(session_id=session_id, granted_at=AT, renewed_at=FakeHost().now())
+    return Claim(thread="main").granted(holder, 1, None)
+
+
+def claims_of(store: DirectoryStore) -> dict[str, list[str] | None]:
+    """Return which claims the index says each session to have or to have had."""
+    stamps = store.index.folder_stamps()
+    return {
+        name: store.index.claim_names_of(stamps, name)
+        for name in ("agent-a", "agent-b")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("by", ["a writer", "a stranger"])
+def test_a_claim_that_forgot_a_session_is_no_longer_found_by_it(
+    store: DirectoryStore, by: str
+) -> None:
+    write(store, PutClaim(held_by("agent-a")))
+    name = store.layout.claim_name("main")
+    assert claims_of(store) == {"agent-a": [name], "agent-b": []}
+    if by == "a writer":
+        write(store, PutClaim(held_by("agent-b")))
+    else:
+        path = Path(store.layout.claims, name)
+        path.with_name("fresh").write_bytes(claim_to_toml(held_by("agent-b")))
+        path.with_name("fresh").rename(path)
+        store.look(Query())
+    assert claims_of(store) == {"agent-a": [], "agent-b": [name]}
+
+
+@pytest.mark.parametrize("by", ["a writer", "a stranger", "nobody yet"])
+def test_of_a_claim_that_is_gone_nothing_is_found(store: DirectoryStore, by: str) -> None:
+    write(store, PutClaim(held_by("agent-a")))
+    name = store.layout.claim_name("main")
+    before = store.index.folder_stamps()
+    os.unlink(os.path.join(store.layout.claims, name))
+    if by == "a stranger":
+        moved_on(store.layout.claims)
+        store.look(Query())
+    else:
+        claims = {name: None if by == "a writer" else held_by("agent-a")}
+        store.index.record(before, {}, claims, lambda _: None)
+    assert claims_of(store) == {"agent-a": [], "agent-b": []}
+    assert rows(store)[1] == set()
+
+
+def test_an_index_of_another_boot_is_not_completed_but_made_anew(store: DirectoryStore) -> None:
+    # A power loss may have torn in it what no stamp shows.
     store.index.close()
+    connection = sqlite3.connect(store.layout.index)
+    connection.execute("UPDATE meta SET boot = 'another'")
+    connection.execute("UPDATE entries SET thread = 'torn'")
+    connection.commit()
+    connection.close()
+    moved_on(store.layout.agents)
+    assert store.index.known() is None
+    assert {found.thread for found in store.look(Query()).entries} == {"main"}
+    assert rows(store) == files(store)
+
+
+@descriptors
+def test_an_index_is_closed_before_another_takes_its_place(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Windows replaces no file that is open.
+    assert store.index.known() is not None
+    store.index.boot_id = lambda: "the next boot"
+    assert store.index.known() is None
+    moved_on(store.layout.agents)
+    real = os.replace
+
+    def replace(old: str, new: str) -> None:
+        if new == store.layout.index and open_files(new):
+            raise PermissionError(13, "somebody has it open")
+        real(old, new)
+
+    monkeypatch.setattr(os, "replace", replace)
+    store.look(Query())
+    assert rows(store) == files(store)
+
+
+def test_a_journal_of_a_killed_writer_is_not_rolled_back_into_a_new_index(
+    store: DirectoryStore,
+) -> None:
+    # It belongs to the old one, whose pages say something else.
+    store.index.close()
+    journal = Path(store.layout.index + "-journal")
+    connection = sqlite3.connect(store.layout.index, isolation_level=None)
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute("PRAGMA journal_mode = DELETE")
+    connection.execute("BEGIN")
+    connection.execute("UPDATE entries SET thread = 'torn'")
+    connection.execute("UPDATE meta SET boot = 'another'")
+    left = journal.read_bytes()
+    connection.close()
+    os.unlink(store.layout.index)
+    journal.write_bytes(left)
+    write(store, *(PutEntry(entry(f"agent-n{number}")) for number in range(100)))
+    assert len(store.look(Query()).entries) == 102
+    assert rows(store) == files(store)
+
+
+def test_an_index_is_asked_by_every_os_thread(store: DirectoryStore) -> None:
+    assert store.index.known() is not None
+    found: list[bool] = []
+    thread = threading.Thread(target=lambda: found.append(store.index.known() is not None))
+    thread.start()
+    thread.join()
+    assert found == [True]
+
+
+def test_an_index_that_cannot_be_opened_is_as_good_as_none(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: str) -> None:
+        raise sqlite3.OperationalError("unable to open database file")
+
+    store.index.close()
+    monkeypatch.setattr("heddle_registry.adapters.index.open_database", refuse)
+    assert store.index.known() is None
+    moved_on(store.layout.agents)
+    assert len(store.look(Query()).entries) == 2
+
+
+def test_an_index_that_vanishes_at_any_moment_fails_nobody(store: DirectoryStore) -> None:
+    known = store.index.known()
+    assert known is not None
+    os.unlink(store.layout.index)
+    store.index.catch_up(known, [], [], ["agent-a.toml"], [])
+    store.index.record(store.index.folder_stamps(), {"agent-a.toml": None}, {}, lambda _: None)
+    assert store.index.known() is None
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_link_in_its_place_is_not_followed_even_to_an_index(
+    store: DirectoryStore, *, is_open: bool
+) -> None:
+    assert store.index.known() is not None
+    if not is_open:
+        store.index.close()
     path = Path(store.layout.index)
     elsewhere = path.rename(path.with_name("elsewhere.sqlite"))
     path.symlink_to(elsewhere)
-    assert store.index.known() is None
     before = elsewhere.read_bytes()
     store.index.record(store.index.folder_stamps(), {"agent-a.toml": None}, {}, lambda _: None)
     assert elsewhere.read_bytes() == before
+    assert store.index.known() is None
+
+
+def test_an_index_that_another_process_made_anew_is_the_one_that_is_written(
+    store: DirectoryStore,
+) -> None:
+    assert store.index.known() is not None
+    path = Path(store.layout.index)
+    Path(shutil.copy(path, path.with_name("fresh"))).rename(path)
+    write(store, PutEntry(entry("agent-c")))
+    other = Index(store.layout, store.index.boot_id)
+    known = other.known()
+    other.close()
+    assert known is not None
+    assert "agent-c.toml" in known.entries
 
 
 TICK_NS = 60 * 10**9
@@ -406,6 +560,26 @@ def test_where_the_clock_is_coarse_later_writers_settle_a_few_young_rows_each(
     write(coarse.store, PutClaim(Claim(thread="most")))
     assert coarse.unsettled() == []
     assert coarse.names() == young
+
+
+def test_where_each_change_has_a_time_of_its_own_no_row_is_looked_for_to_settle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # At ten thousand entries it would cost a writer more than the change itself.
+    monkeypatch.setattr(index_building, "tick_of", lambda _: 0)
+    monkeypatch.setattr(Index, "_settle", lambda *_: pytest.fail("nothing to settle"))
+    store = DirectoryStore(str(tmp_path / ".heddle"), FakeHost())
+    write(store, PutEntry(entry("agent-a")))
+    store.look(Query())
+    write(store, PutEntry(entry("agent-b")))
+    assert rows(store)[0] == {"agent-a.toml", "agent-b.toml"}
+
+
+def test_only_what_is_no_record_is_looked_at_as_a_problem(store: DirectoryStore) -> None:
+    write(store, PutClaim(held_by("agent-a")))
+    stamps = store.index.folder_stamps()
+    assert store.index.names(stamps, "entries", "is_record = 0") == []
+    assert store.index.names(stamps, "claims", "is_record = 0") == []
 
 
 def test_a_young_row_whose_file_is_gone_is_left_to_whoever_finds_it_gone(coarse: Coarse) -> None:

@@ -84,14 +84,14 @@ def test_a_row_that_holds_not_all_of_an_entry_never_makes_it() -> None:
 
 
 def test_rows_are_listed_newest_first_and_equal_starts_by_session_id() -> None:
-    starts = {"agent-b": 0, "agent-c": 5, "agent-a": 0, "agent-d": 9}
+    starts = {"agent-b": "00", "agent-c": "05", "agent-a": "00", "agent-d": "05.000000001"}
     rows = [
         entry_values(
             f"{name}.toml",
             STAMP,
             STAMP[3] + 1,
             attrs.evolve(
-                ENTRY, session_id=name, started_at=Timestamp(f"2026-07-01T12:00:0{second}Z")
+                ENTRY, session_id=name, started_at=Timestamp(f"2026-07-01T12:00:{second}Z")
             ),
         )
         for name, second in starts.items()
@@ -132,6 +132,42 @@ def test_what_is_known_is_the_stamp_of_each_file_and_nothing_without_a_moment(
         assert read_known(connection) == Known(
             ("boot", 1, 2, 0), folders.agents.stamps(), folders.claims.stamps()
         )
+    finally:
+        connection.close()
+
+
+def test_a_change_of_the_index_waits_for_no_disk_and_leaves_its_journal_in_place(
+    tmp_path: Path,
+) -> None:
+    connection = open_database(f"file:{tmp_path}/index?mode=rwc")
+    try:
+        connection.executescript(TABLES)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (0,)
+    finally:
+        connection.close()
+    assert sorted(os.listdir(tmp_path)) == ["index", "index-journal"]
+
+
+def test_a_record_under_another_ones_name_is_none(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path / ".heddle"))
+    layout.make_folder(layout.claims)
+    for name in ("agent-a.toml", "agent-b.toml"):
+        with open(os.path.join(layout.agents, name), "wb") as file:
+            file.write(entry_to_toml(ENTRY))
+    for name in (layout.claim_name("main"), layout.claim_name("other")):
+        with open(os.path.join(layout.claims, name), "wb") as file:
+            file.write(claim_to_toml(Claim(thread="main")))
+    folders = Folders(layout)
+    connection = open_database("file::memory:")
+    try:
+        connection.executescript(TABLES)
+        for entry_file in folders.agents.scan():
+            connection.execute(PUT_ENTRY, file_values(entry_file))
+        for claim_file in folders.claims.scan():
+            put_claim_file(connection, claim_file)
+        for table, name in (("entries", "agent-b.toml"), ("claims", layout.claim_name("other"))):
+            bad = connection.execute(f"SELECT name FROM {table} WHERE is_record = 0")
+            assert bad.fetchall() == [(name,)]
     finally:
         connection.close()
 

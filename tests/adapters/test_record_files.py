@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -253,7 +254,7 @@ def test_what_was_written_within_the_last_tick_is_looked_at_again(folder: Folder
 
 
 def test_a_file_is_settled_only_when_it_was_read_more_than_a_tick_after_its_last_change() -> None:
-    file: RecordFile[str] = RecordFile("a.toml", "/x/a.toml")
+    file: RecordFile[str] = RecordFile("a.toml", "/x/a.toml", 0)
     file.stamp = (1, 2, 1_000, 2_000)
     for read_at_ns, still in ((2_010, False), (2_011, True), (1_990, False)):
         file.read_at_ns = read_at_ns
@@ -309,15 +310,124 @@ def test_a_file_that_goes_between_two_looks_is_left_out(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.put("a.toml", "one")
-    monkeypatch.setattr(folder.files, "one", lambda _: None)
-    assert folder.files.resolve([KnownRow("a.toml", (0, 0, 0, 0))], 0) == []
+    (known,) = folder.files.scan()
+    known.stamp = None  # it changed
+    (folder.path / "b.toml").symlink_to("b.toml.real")
+    with monkeypatch.context() as patched:
+        patched.setattr(folder.files, "one", lambda _: None)
+        assert folder.files.resolve([KnownRow("a.toml", (0, 0, 0, 0))], 0) == []
+        assert folder.files.verified([known]) == []
+        assert folder.files.changed_since({}) == ([], [])
+    (folder.path / "b.toml").unlink()
+    real_list, real_scan = os.listdir, os.scandir
+
+    def list_first(path: str) -> list[str]:
+        names = real_list(path)
+        (folder.path / "a.toml").unlink(missing_ok=True)
+        return names
+
+    monkeypatch.setattr(os, "listdir", list_first)
+    assert folder.files.stamps() == {}
+    folder.put("a.toml", "one")
+    items = list(real_scan(folder.path))
+    monkeypatch.setattr(os, "scandir", lambda _: nullcontext(items))
+    (folder.path / "a.toml").unlink()
+    assert folder.files.scan() == []
+
+
+def test_a_file_that_is_asked_for_again_is_not_parsed_again(folder: Folder) -> None:
+    folder.put("a.toml", "one")
+    folder.settle()
+    first = folder.files.one("a.toml")
+    assert first is not None
+    assert folder.files.one("a.toml") is first
+    assert folder.parsed == ["a.toml"]
+
+
+def test_a_link_that_leads_nowhere_is_there_all_the_same(folder: Folder) -> None:
+    # Left out, it would be a problem that nobody is told of.
+    (folder.path / "a.toml").symlink_to("nowhere")
+    assert list(folder.files.stamps()) == ["a.toml"]
+    files = folder.files.scan()
+    assert [file.error is not None for file in files] == [True]
+    assert [file.name for file in folder.files.verified(files)] == ["a.toml"]
+
+
+@pytest.mark.parametrize(("count", "opened"), [(8, 0), (9, 1)])
+def test_a_folder_is_opened_for_many_files_and_not_for_few(
+    folder: Folder, count: int, opened: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.stat not in os.supports_dir_fd:
+        pytest.skip("this system asks by path")
+    for number in range(count):
+        folder.put(f"{number}.toml", "one")
+    folder.settle()
+    files = folder.files.scan()
+    opens: list[object] = []
+    asked: list[bool] = []
+    real_open, real_stat = os.open, os.stat
+
+    def open_noted(path: object, *given: int) -> int:
+        opens.append(path)
+        return real_open(path, *given)
+
+    def stat_noted(path: str, **named: object) -> os.stat_result:
+        asked.append(os.path.isabs(path))
+        return real_stat(path, **named)
+
+    monkeypatch.setattr(os, "open", open_noted)
+    monkeypatch.setattr(os, "stat", stat_noted)
+    monkeypatch.setattr(os, "supports_dir_fd", {stat_noted})
+    monkeypatch.setattr(os, "lstat", lambda _: pytest.fail("one look a file is enough"))
+    folder.parsed.clear()
+    assert folder.files.verified(files) == files
+    assert opens == [str(folder.path)] * opened
+    assert asked == [not opened] * count, "by a short name where the folder is open"
+    assert folder.parsed == []
+
+
+def test_files_that_the_caller_has_just_looked_at_are_not_looked_at_again(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.put("a.toml", "one")
+    seen = folder.files.stamps()
+    monkeypatch.setattr(os, "stat", lambda *_, **__: pytest.fail("its stamp is at hand"))
+    row = KnownRow("a.toml", seen["a.toml"])
+    (found,) = folder.files.resolve([row], 0, seen)
+    assert found.record == "from the index"
+    assert folder.files.resolve([row], 0, {}) == []
+
+
+def test_a_pipe_in_the_place_of_the_folder_is_not_waited_for(folder: Folder) -> None:
+    for number in range(9):
+        folder.put(f"{number}.toml", "one")
+    files = folder.files.scan()
+    shutil.rmtree(folder.path)
+    os.mkfifo(folder.path)
+    with pytest.raises(StoreUnavailable):
+        folder.files.verified(files)
+
+
+def test_a_file_that_the_index_vouched_for_stays_known_whatever_the_clock(folder: Folder) -> None:
+    folder.put("a.toml", "one")
+    row = KnownRow("a.toml", folder.files.stamps()["a.toml"])
+    (found,) = folder.files.resolve([row], 0)
+    assert folder.files.tick_ns == CLOCK_TICK_NS
+    assert folder.files.verified([found]) == [found]
+    assert folder.parsed == []
 
 
 def test_a_file_that_could_not_be_read_and_is_gone_is_listed_no_longer(folder: Folder) -> None:
-    unread: RecordFile[str] = RecordFile("gone.toml", str(folder.path / "gone.toml"))
+    unread: RecordFile[str] = RecordFile("gone.toml", str(folder.path / "gone.toml"), 0)
     for tick_ns in (0, CLOCK_TICK_NS):
         folder.files.tick_ns = tick_ns
         assert folder.files.verified([unread]) == []
+        (folder.path / "gone.toml").symlink_to("nowhere")
+        link = folder.files.one("gone.toml")
+        assert link is not None
+        assert link.error is not None
+        (folder.path / "gone.toml").unlink()
+        assert folder.files.resolve([KnownRow("gone.toml", (0, 0, 0, 0))], tick_ns) == []
 
 
 def test_a_file_of_which_nothing_can_be_learnt_is_an_error_and_not_missing(

@@ -124,7 +124,7 @@ def _rows_unverified(patch: pytest.MonkeyPatch) -> None:
     def resolve(self: RecordFiles[Any], rows: Any, *_: Any) -> list[RecordFile[Any]]:
         found = []
         for row in rows:
-            file: RecordFile[Any] = RecordFile(row.name, os.path.join(self.folder, row.name))
+            file: RecordFile[Any] = RecordFile(row.name, os.path.join(self.folder, row.name), 0)
             file.stamp, file.record = row.stamp, row.record()
             found.append(file)
         return found
