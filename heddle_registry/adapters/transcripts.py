@@ -42,7 +42,7 @@ class SourceFault(Record):
 
 
 @cache
-def json_parser() -> Callable[[bytes | bytearray], Any]:
+def json_parser() -> Callable[[bytes | bytearray | memoryview], Any]:
     """Return orjson's parser where it is installed (the extra ``fast``), else the standard one."""
     try:
         import orjson
@@ -51,11 +51,11 @@ def json_parser() -> Callable[[bytes | bytearray], Any]:
     return orjson.loads
 
 
-def standard_parser(text: bytes | bytearray) -> Any:
+def standard_parser(text: bytes | bytearray | memoryview) -> Any:
     """Parse with the standard library."""
     import json
 
-    return json.loads(text)
+    return json.loads(bytes(text))
 
 
 class TranscriptSource:
@@ -194,16 +194,16 @@ class TranscriptSource:
         """
         loads = self._loads
         for block, limit, base in self._blocks(tail=True):
-            for start, end in hits(block, limit, needles):
-                self._line_at, self.line_bytes = base + start, end - start
-                line = block[start:end]
-                try:
-                    record = loads(line)
-                except ValueError:
-                    yield from self._unglue(line)
-                    continue
-                if type(record) is dict:
-                    yield record
+            with memoryview(block) as view:
+                for start, end in hits(block, limit, needles):
+                    self._line_at, self.line_bytes = base + start, end - start
+                    try:
+                        record = loads(view[start:end])
+                    except ValueError:
+                        yield from self._unglue(block[start:end])
+                        continue
+                    if type(record) is dict:
+                        yield record
 
     def _unglue(self, line: bytes | bytearray) -> Iterator[dict[str, Any]]:
         # A torn write leaves a fragment with the next record glued to it. A record starts at a
