@@ -25,14 +25,13 @@ if TYPE_CHECKING:
 
     R = TypeVar("R")
 
-_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+# None says O_CLOEXEC: Python never lets a descriptor of its own go into another program.
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
-_TEMP_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC | _BINARY
+_TEMP_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _BINARY
 _READ_FLAGS = (
     os.O_RDONLY
     | _NOFOLLOW
-    | _CLOEXEC
     | _BINARY
     # A FIFO or a terminal in a record's place must neither hang us nor become ours.
     | getattr(os, "O_NONBLOCK", 0)
@@ -70,7 +69,7 @@ def folder_mode(folder: os.stat_result) -> int:
     return PRIVATE_MODE | (folder.st_mode & _GROUP_ACCESS)
 
 
-def apply_folder_policy(fd: int, folder: os.stat_result, mode: int | None = None) -> None:
+def apply_folder_policy(fd: int, folder: os.stat_result) -> None:
     """Give a file just made with mode 0600 the mode and, where shared, the group of its folder.
 
     By descriptor, because the umask of the process has nothing to say about a shared folder. A
@@ -79,10 +78,10 @@ def apply_folder_policy(fd: int, folder: os.stat_result, mode: int | None = None
 
     :raises OSError: as ``os.fchmod`` does
     """
-    wanted = folder_mode(folder) if mode is None else mode
+    wanted = folder_mode(folder)
     if wanted == PRIVATE_MODE or not hasattr(os, "fchmod"):
         return
-    if wanted & _GROUP_ACCESS and os.fstat(fd).st_gid != folder.st_gid:
+    if os.fstat(fd).st_gid != folder.st_gid:
         try:
             os.fchown(fd, -1, folder.st_gid)
         except PermissionError:
@@ -96,30 +95,29 @@ def replace_file(
     data: bytes,
     *,
     tmp_dir: str,
-    mode: int | None = None,
     durable_dir: bool = True,
 ) -> None:
     """Make ``dir_path/name`` hold ``data``: readers see the old content or all of the new.
 
     ``tmp_dir`` lies on the same file system, is made when missing, and the caller holds the
-    store's lock. ``mode`` None means `folder_mode`. With ``durable_dir=False`` the last step is
-    left out; the caller does it with `sync_folder`, or does without where losing the
-    change to a power loss is harmless. A link, folder or FIFO under that name is never replaced.
+    store's lock. Its mode is `folder_mode`. With ``durable_dir=False`` the last step is left out;
+    the caller does it with `sync_folder`, or does without where losing the change to a power
+    loss is harmless. A link, folder or FIFO under that name is never replaced.
 
     :raises StoreUnavailable: nothing was changed; ``errno`` and the hint say why
     :raises OutcomeUnknown: the new content is visible and may not be durable
     """
     path = os.path.join(dir_path, name)
     temp = os.path.join(tmp_dir, f".{name}.{os.urandom(8).hex()}.tmp")
-    fd = -1
+    fd: int | None = None
     try:
         folder = os.stat(dir_path)
         _refuse_to_replace(path)
         fd = _open_temp(temp, tmp_dir)
-        apply_folder_policy(fd, folder, mode)
+        apply_folder_policy(fd, folder)
         _write_all(fd, data)
         _uninterrupted(_sync_file, fd)
-        closing, fd = fd, -1
+        closing, fd = fd, None
         os.close(closing)
     except BaseException as error:
         _discard(temp, fd)
@@ -130,7 +128,7 @@ def replace_file(
         _rename(temp, path)
     except BaseException as error:
         renamed = isinstance(error, OSError) and _is_gone(temp)
-        _discard(temp, -1)
+        _discard(temp, None)
         if not isinstance(error, OSError):
             raise
         if renamed:
@@ -169,7 +167,7 @@ def sync_folder(dir_path: str, *, changed: str | None = None) -> None:
     if sys.platform == "win32":
         return
     try:
-        fd = _uninterrupted(os.open, dir_path, os.O_RDONLY | _CLOEXEC)
+        fd = _uninterrupted(os.open, dir_path, os.O_RDONLY)
         try:
             _uninterrupted(os.fsync, fd)
         except BaseException:
@@ -222,7 +220,7 @@ def read_with_stat(path: str, limit: int) -> tuple[bytes, os.stat_result] | None
     The state is from before the read: a file that is changed in place meanwhile does not match it
     later, so whoever compares looks again.
     """
-    fd = -1
+    fd: int | None = None
     try:
         fd = _uninterrupted(os.open, path, _READ_FLAGS)
         state = os.fstat(fd)
@@ -282,10 +280,7 @@ def _read_all(fd: int, expected: int, most: int) -> bytes:
 
 def _read_up_to(fd: int, size: int) -> bytes:
     parts = []
-    while size > 0:
-        part = _uninterrupted(os.read, fd, min(size, 1 << 20))
-        if not part:
-            break
+    while part := _uninterrupted(os.read, fd, size):
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
@@ -328,8 +323,8 @@ def _uninterrupted(call: Callable[..., R], *args: object) -> R:
             continue
 
 
-def _discard(temp: str | None, fd: int) -> None:
-    if fd >= 0:
+def _discard(temp: str | None, fd: int | None) -> None:
+    if fd is not None:
         try:  # noqa: SIM105 - contextlib would cost its import
             os.close(fd)
         except OSError:

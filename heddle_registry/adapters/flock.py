@@ -89,9 +89,7 @@ class DirectoryLock:
         :raises StoreUnavailable: the lock file cannot be opened or made
         """
         me = _thread.get_ident()
-        gate = _gates.get(self._key)
-        if gate is None:
-            gate = _gates.setdefault(self._key, _Gate())
+        gate = _gates.setdefault(self._key, _Gate())
         if gate.owner == me and gate.depth:
             if blocking:
                 gate.depth += 1
@@ -149,7 +147,7 @@ class DirectoryLock:
         from heddle_registry.errors import LockTimeout
 
         try:
-            holder = flock_holder(*identity_of(os.stat(self.path, follow_symlinks=False)))
+            holder = flock_holder(*identity_of(os.lstat(self.path)))
         except OSError:
             holder = None
         gate = _gates.get(self._key)
@@ -164,11 +162,11 @@ class _Held:
     """The context manager of `DirectoryLock.held`; contextlib would cost its import."""
 
     __slots__ = ("_lock", "_outside", "_timeout_s")
+    _outside: int  # how often the OS thread holds it already
 
     def __init__(self, lock: DirectoryLock, timeout_s: float | None) -> None:
         self._lock = lock
         self._timeout_s = timeout_s
-        self._outside = 0
 
     def __enter__(self) -> DirectoryLock:
         self._outside = self._lock.depth
@@ -198,7 +196,7 @@ class _Gate:
     """Which OS thread of this process may hold, or ask the kernel for, one lock file.
 
     ``owner`` with ``depth`` 0 is still asking. ``queue`` maps the waiting OS threads, in order of
-    arrival, to the lock each one sleeps on; an owner that has not woken up yet still stands there.
+    arrival, to the lock each one sleeps on; who waited stands there until it leaves.
     """
 
     __slots__ = ("_mutex", "depth", "file", "owner", "queue")
@@ -216,20 +214,13 @@ class _Gate:
             if self.owner == _NOBODY:
                 self.owner = me
                 return True
-            if deadline == 0.0:
-                return False
             turn = _thread.allocate_lock()
             turn.acquire()
             self.queue[me] = turn
         if deadline is None:
-            mine = turn.acquire()
-        else:
-            remaining_s = min(max(deadline - time.monotonic(), 0), _thread.TIMEOUT_MAX)
-            mine = turn.acquire(True, remaining_s)
-        if mine:
-            with self._mutex:
-                self.queue.pop(me, None)
-        return mine
+            return turn.acquire()
+        remaining_s = min(max(deadline - time.monotonic(), 0), _thread.TIMEOUT_MAX)
+        return turn.acquire(True, remaining_s)
 
     def leave(self, me: int) -> None:
         """Drop the file and hand the gate on, or step out of the line.
@@ -266,12 +257,10 @@ def try_shared(path: str, wait_s: float = SHARED_WAIT_S) -> int | None:
 
     if not _HAS_FLOCK:
         return None
+    if DirectoryLock(*os.path.split(path)).is_held:
+        return None  # waiting for ourselves would only cost the time
     file = LockFile(path, create=False)
     try:
-        if file.take(LOCK_SH, 0.0):
-            return file.fd
-        if DirectoryLock(*os.path.split(path)).is_held:
-            return None  # waiting for ourselves would only cost the time
         if file.take(LOCK_SH, time.monotonic() + wait_s):
             return file.fd
     except RegistryError:

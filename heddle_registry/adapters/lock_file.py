@@ -44,8 +44,7 @@ Identity = tuple[int, int]
 
 # Each is missing on Windows, where nothing below runs but everything must import.
 _FLAGS = (
-    getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
+    getattr(os, "O_NOFOLLOW", 0)
     # A FIFO that somebody put in the lock's place must not hang us.
     | getattr(os, "O_NONBLOCK", 0)
     | getattr(os, "O_NOCTTY", 0)
@@ -323,7 +322,7 @@ def identity_of(state: os.stat_result) -> Identity:
 def is_at(path: str, fd: int) -> bool:
     """Say whether ``path`` still names the file that is open as ``fd``. Follows no link."""
     try:
-        there = os.stat(path, follow_symlinks=False)
+        there = os.lstat(path)
     except FileNotFoundError:
         return False
     return identity_of(there) == identity_of(os.fstat(fd))

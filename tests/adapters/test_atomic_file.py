@@ -120,9 +120,66 @@ def test_a_file_gets_its_folders_policy_whatever_the_umask_and_the_file_before(
     assert folder_mode((folder / "agents").stat()) == file_bits
 
 
-def test_a_mode_that_was_asked_for_counts_more_than_the_folders(folder: Path) -> None:
-    replace(folder, b"new", mode=0o640)
-    assert stat.S_IMODE((folder / "agents/a.toml").stat().st_mode) == 0o640
+@pytest.mark.parametrize(("make", "why"), [
+    (os.mkdir, "folder"), (os.mkfifo, "no regular file"), (lambda p: os.symlink("x", p), "link"),
+])  # fmt: skip
+def test_what_is_no_file_is_not_replaced_and_named(
+    folder: Path, make: Callable[[str], None], why: str
+) -> None:
+    make(str(folder / "agents/a.toml"))
+    before = os.lstat(folder / "agents/a.toml")
+    with pytest.raises(StoreUnavailable, match=why):
+        replace(folder, b"new")
+    assert os.path.samestat(os.lstat(folder / "agents/a.toml"), before)
+    assert os.listdir(folder / "tmp") == []
+
+
+def test_a_file_that_is_as_long_as_it_says_is_read_by_one_call_and_hardly_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It lies under every look at every record.
+    sizes: list[int] = []
+
+    class NotedReads(FailingOs):
+        def __getattr__(self, name: str) -> Any:
+            if name == "read":
+                return lambda fd, size: sizes.append(size) or os.read(fd, size)
+            return getattr(os, name)
+
+    replace(folder, b"0123456789")
+    monkeypatch.setattr(atomic_file, "os", NotedReads("", 0))
+    assert read_file(str(folder / "agents/a.toml"), 1_000) == b"0123456789"
+    assert sizes == [11]
+
+
+def test_of_a_file_that_grows_without_end_one_byte_over_the_limit_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Else a runaway writer would fill the memory of whoever looks.
+    path = str(folder / "agents/a.toml")
+    whole: list[int] = []
+
+    class GrowingFile(FailingOs):
+        def __getattr__(self, name: str) -> Any:
+            if name == "read":
+                return self._read
+            return getattr(os, name)
+
+        def _read(self, fd: int, size: int) -> bytes:
+            with open(path, "ab") as file:
+                file.write(b"x" * 100)
+            data = os.read(fd, min(size, 7))
+            whole.append(len(data))
+            return data
+
+    for size, limit in ((10, 50), (50, 50)):
+        replace(folder, b"x" * size)
+        whole.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(atomic_file, "os", GrowingFile("", 0))
+            with pytest.raises(UnreadableFile, match="grew"):
+                read_file(path, limit)
+        assert sum(whole) == limit + 1
 
 
 @needs_other_user

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import threading
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,36 @@ def test_a_plain_flock_and_the_lock_exclude_each_other_both_ways(
     with lock.held(5):
         assert locked_elsewhere(tmp_path / ".lock")
     assert not locked_elsewhere(tmp_path / ".lock")
+
+
+def test_no_time_to_wait_is_none_on_a_machine_that_has_just_booted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = DirectoryLock(str(tmp_path))
+    with flock_holder(tmp_path / ".lock"):
+        monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+        monkeypatch.setattr(lock_file, "_Sleeper", lambda *_: pytest.fail("it waits"))
+        assert lock.acquire(blocking=False) is False
+        with pytest.raises(LockTimeout) as caught:
+            lock.acquire(0)
+        assert caught.value.timeout_s == 0
+        assert try_shared(lock.path, 0) is None
+
+
+def test_a_reader_waits_for_a_writer_at_most_twenty_milliseconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadlines: list[float | None] = []
+
+    def take(_: lock_file.LockFile, operation: int, deadline: float | None) -> bool:
+        assert operation == lock_file.LOCK_SH
+        deadlines.append(deadline)
+        return False
+
+    monkeypatch.setattr(lock_file.LockFile, "take", take)
+    monkeypatch.setattr(time, "monotonic", lambda: 5.0)
+    assert try_shared(str(tmp_path / ".lock")) is None
+    assert deadlines == [5.02]
 
 
 @needs_flock_command

@@ -433,7 +433,7 @@ def test_an_index_is_closed_before_another_takes_its_place(
 
 
 def test_a_journal_of_a_killed_writer_is_not_rolled_back_into_a_new_index(
-    store: DirectoryStore,
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It belongs to the old one, whose pages say something else.
     store.index.close()
@@ -448,8 +448,16 @@ def test_a_journal_of_a_killed_writer_is_not_rolled_back_into_a_new_index(
     connection.close()
     os.unlink(store.layout.index)
     journal.write_bytes(left)
-    write(store, *(PutEntry(entry(f"agent-n{number}")) for number in range(100)))
+    for number in range(100):
+        path = Path(store.layout.agents, f"agent-n{number}.toml")
+        path.write_bytes(entry_to_toml(entry(f"agent-n{number}")))
+    built: list[object] = []
+    real = index_building.build_index
+    monkeypatch.setattr(
+        index_building, "build_index", lambda *given: built.append(given) or real(*given)
+    )
     assert len(store.look(Query()).entries) == 102
+    assert len(built) == 1, "the first one was torn by it"
     assert rows(store) == files(store)
 
 

@@ -25,6 +25,7 @@ from tests.process_helpers import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="flock is POSIX")
@@ -42,6 +43,7 @@ WINDOWS = """if True:
         for data in (b"old", b"new"):
             replace_file(folder, "a.toml", data, tmp_dir=folder + os.sep + "tmp")
         print(read_file(folder + os.sep + "a.toml", 10), flock.try_shared(lock.path))
+    print(flock.try_shared(lock.path))
     print(liveness_file.observe_liveness(lock.path, 1, 2), lock.is_held)
     """
 LIGHT = """if True:
@@ -88,6 +90,56 @@ def test_a_descriptor_meant_to_survive_a_fork_does_and_the_child_cannot_unlock_i
     assert locked_elsewhere(file.path)
     file.drop()
     assert not locked_elsewhere(file.path)
+
+
+def test_a_lock_file_that_is_not_open_has_the_descriptor_of_a_closed_socket(
+    tmp_path: Path,
+) -> None:
+    file = LockFile(str(tmp_path / "lock"))
+    assert file.fd == -1
+    assert file.take(LOCK_EX, 0.0)
+    assert file.fd >= 0
+    file.drop()
+    assert file.fd == -1
+    with flock_holder(file.path):
+        assert not file.take(LOCK_EX, time.monotonic() + 0.02)
+        assert file.fd == -1
+
+
+def test_who_waits_after_others_gave_up_takes_over_their_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lock"
+    started: list[object] = []
+    real = lock_file._thread.start_new_thread
+
+    def start(run: Callable[..., object], arguments: tuple[object, ...]) -> int:
+        started.append(run)
+        return real(run, arguments)
+
+    def wait_together() -> None:
+        waiters = [LockFile(str(path)) for _ in range(3)]
+        for waiter in waiters:
+            waiter.fd = waiter._opened()
+        ended = time.monotonic() + 0.1
+        threads = [
+            threading.Thread(target=lambda w=waiter: w._sleep(LOCK_EX, ended) or w.drop())
+            for waiter in waiters
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    with flock_holder(path):
+        monkeypatch.setattr(threading, "_start_new_thread", real)
+        monkeypatch.setattr(lock_file._thread, "start_new_thread", start)
+        wait_together()
+        assert len(started) == 3
+        wait_together()
+        assert len(started) == 3
+    until(lambda: not lock_file._open, "every descriptor closed")
+    assert not lock_file._idle
 
 
 @needs_proc_locks
@@ -138,6 +190,7 @@ def test_a_system_without_flock_and_fork_imports_all_and_locks_by_fasteners(
 ) -> None:
     with python(WINDOWS, tmp_path) as child:
         assert child.line() == "b'new' None"
+        assert child.line() == "None"
         assert child.line() == "None False"
 
 
