@@ -50,7 +50,6 @@ class UnreadableFile(Exception):
     """
 
     def __init__(self, path: str, code: str, message: str, errno: int | None = None) -> None:
-        super().__init__(path, code, message, errno)
         self.path = path
         self.code = code
         self.message = message

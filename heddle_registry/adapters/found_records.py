@@ -314,7 +314,7 @@ class FoundRecords:
         thread_of = dict(threads)
         good = []
         for file in files:
-            error = None if file.is_sound else entry_file_error(file)
+            error = entry_file_error(file)
             if error is None:
                 file.is_sound = True
                 good.append(file)

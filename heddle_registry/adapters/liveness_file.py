@@ -81,7 +81,7 @@ def hold_liveness(
             from heddle_registry.adapters.lock_holders import flock_holder
 
             try:
-                holder = flock_holder(*identity_of(os.stat(path, follow_symlinks=False)))
+                holder = flock_holder(*identity_of(os.lstat(path)))
             except OSError:
                 holder = None  # removed in this moment
             raise LockTimeout(path, OBSERVER_GRACE_S, holder)  # noqa: TRY301 - one way out

@@ -22,6 +22,7 @@ class Worktree:
 
 FOLDER: Final = ".heddle"
 _SMALL: Final = 65_536
+_MOST_REFS: Final = 16_777_216
 _SHORT_COMMIT: Final = 12
 
 
@@ -124,7 +125,7 @@ def _resolve(git_dir: str, ref: str) -> str | None:
         text = _read(os.path.join(base, *ref.split("/")))
         if text is not None:
             return text.strip()
-    packed = _read(os.path.join(common, "packed-refs"), 16 * 1024 * 1024) or ""
+    packed = _read(os.path.join(common, "packed-refs"), _MOST_REFS) or ""
     for line in packed.splitlines():
         if line.endswith(" " + ref):
             return line.split(" ", 1)[0]

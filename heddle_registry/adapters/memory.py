@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -67,7 +68,7 @@ class MemoryStore:
         self._claims: dict[str, Claim] = {}
         self._queries: dict[str, list[ContextQueryEntry]] = {}
         self._lines: dict[str, dict[str, threading.Event]] = {}
-        self._tickets = 0
+        self._tickets = itertools.count()
 
     def transact(
         self,
@@ -150,8 +151,7 @@ class MemoryStore:
     def join_line(self, thread: str, deadline_s: float) -> Iterator[MemoryPlace]:  # noqa: ARG002
         """See `ports.Store`."""
         with self._lock:
-            self._tickets += 1
-            ticket = f"{self._tickets:020d}"
+            ticket = f"{next(self._tickets):020d}"
             woken = threading.Event()
             self._lines.setdefault(thread, {})[ticket] = woken
 

@@ -27,7 +27,6 @@ _NO_SECOND_NAME: Final = {
     errno.ENOTSUP,
     errno.EOPNOTSUPP,
 }
-_NOFOLLOW: Final = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
 _MOST_NAME: Final = 200
 
 
@@ -99,7 +98,8 @@ def name_again(path: str, to: str) -> bool:
 
 
 def _link(path: str, to: str) -> None:
-    os.link(path, to, **_NOFOLLOW)
+    # A link itself, where a system can.
+    os.link(path, to, follow_symlinks=os.link not in os.supports_follow_symlinks)
 
 
 def _is_one_file(path: str, to: str) -> bool:

@@ -326,6 +326,22 @@ def test_a_sweep_removes_every_left_over_and_follows_no_link(folder: Path) -> No
     assert sweep_temps(str(folder / "none")) == 0
 
 
+def test_only_what_bears_a_temporary_files_name_is_swept(folder: Path) -> None:
+    # The folder may be one that a link led to.
+    for name in (".profile", "letter.tmp", "letter", ".a.toml.0123.tmp", ".tmp"):
+        (folder / "tmp" / name).touch()
+    assert sweep_temps(str(folder / "tmp")) == 2
+    assert sorted(os.listdir(folder / "tmp")) == [".profile", "letter", "letter.tmp"]
+
+
+def test_on_windows_where_no_folder_can_be_opened_none_is_synced(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic_file, "sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setattr(atomic_file, "os", FailingOs("open", errno.EACCES))
+    sync_folder(str(folder))
+
+
 def test_reading_gives_the_content_with_the_state_it_was_read_in_or_none(folder: Path) -> None:
     replace(folder, b"content")
     path = str(folder / "agents/a.toml")
@@ -466,20 +482,40 @@ def test_a_call_that_is_interrupted_is_made_again(
 
 
 @needs_other_user
-def test_who_may_not_give_a_file_the_folders_group_leaves_it_private() -> None:
+@pytest.mark.parametrize("gives_its_group", [False, True])
+def test_who_may_not_give_a_file_the_folders_group_leaves_it_private(
+    *, gives_its_group: bool
+) -> None:
     with public_folder() as folder:
         shared = folder / "agents"
         shared.mkdir()
         (folder / "tmp").mkdir()
         for path in (shared, folder / "tmp"):
-            path.chmod(0o777)
-        os.chown(shared, 0, 12345)
+            os.chown(path, 0, 12345 if gives_its_group or path == shared else 0)
+            path.chmod(0o2777 if gives_its_group else 0o777)
 
         def attempt() -> int:
             replace(folder, b"new")
             return stat.S_IMODE((shared / "a.toml").stat().st_mode)
 
-        assert as_nobody(attempt) == 0o600
+        assert as_nobody(attempt) == (0o660 if gives_its_group else 0o600)
+
+
+def test_a_private_folders_file_is_as_it_was_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Three calls fewer under every command.
+    for call in ("fchmod", "fchown"):
+        monkeypatch.setattr(os, call, lambda *_: pytest.fail("it has that mode"))
+    replace(folder, b"new")
+    assert stat.S_IMODE((folder / "agents/a.toml").stat().st_mode) == 0o600
+
+
+def test_a_system_without_modes_does_without(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "agents").chmod(0o770)
+    monkeypatch.delattr(os, "fchmod")
+    replace(folder, b"new")
+    assert (folder / "agents/a.toml").read_bytes() == b"new"
 
 
 def test_an_interrupt_at_the_rename_is_let_through_and_leaves_nothing(

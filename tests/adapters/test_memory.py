@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import multiprocessing
 import sys
 import threading
@@ -9,12 +10,14 @@ import threading
 import attrs
 import pytest
 
+from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.adapters.memory import MemoryStore
 from heddle_registry.core.edit import decide_create, decide_log_query
 from heddle_registry.core.entry import AgentEntry, ContextQueryEntry
 from heddle_registry.core.evidence import LivenessFile, Subject
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.transaction import Decision, Keys
+from heddle_registry.ports import Store
 from heddle_registry.ports.query import Query
 from heddle_registry.testing.fake_host import FakeHost
 
@@ -34,6 +37,19 @@ def create(store: MemoryStore, session_id: str, **changes) -> None:
 
 def names(store: MemoryStore) -> list[str]:
     return [entry.session_id for entry in store.look(Query()).entries]
+
+
+@pytest.mark.parametrize("store", [MemoryStore, DirectoryStore])
+def test_a_store_is_asked_as_the_port_says_with_what_it_says_where_nothing_is_said(store: type):
+    asked = {name: call for name, call in vars(Store).items() if inspect.isfunction(call)}
+    assert {"transact", "tidy", "observe", "hold_liveness"} <= asked.keys()
+    for name, call in asked.items():
+        of_port, ours = inspect.signature(call), inspect.signature(getattr(store, name))
+        told = [
+            [(one.name, one.kind, one.default) for one in signature.parameters.values()]
+            for signature in (of_port, ours)
+        ]
+        assert told[0] == told[1], name
 
 
 def test_two_stores_share_nothing():

@@ -137,6 +137,32 @@ def test_a_name_in_the_quarantine_is_new_and_tells_and_fits(tmp_path: Path, name
         assert one.startswith(name if len(name) < 126 and name.isascii() else name[:40])
 
 
+@pytest.mark.parametrize(("name", "told"), [
+    ("a" * 200, "a" * 200 + "."), ("a" * 201, "a" * 50 + "."),
+    ("\U0001f600" * 51, "\U0001f600" * 50 + "."),
+])  # fmt: skip
+def test_a_long_name_is_told_by_as_many_characters_as_fit_whatever_they_are(
+    name: str, told: str
+) -> None:
+    assert kept_name(name)[:-8] == told
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_a_link_gets_its_second_name_itself_where_the_system_can(
+    folders: tuple[Path, Path], can: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Else macOS would give it to what the link leads to.
+    followed: list[bool] = []
+
+    def link(_path: str, _to: str, *, follow_symlinks: bool = True) -> None:
+        followed.append(follow_symlinks)
+
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(os, "supports_follow_symlinks", {link} if can else set())
+    assert name_again(str(folders[0] / "a"), str(folders[1] / "b"))
+    assert followed == [not can]
+
+
 @pytest.mark.parametrize("call", ["link", "fsync", "unlink"])
 def test_a_move_that_fails_before_the_old_name_goes_changes_nothing(
     folders: tuple[Path, Path], call: str, monkeypatch: pytest.MonkeyPatch

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
 
-from heddle_registry.adapters import reading
+from heddle_registry.adapters import lock_file, reading
 from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.adapters.flock import DirectoryLock
 from heddle_registry.adapters.found_records import Moved
@@ -221,7 +222,7 @@ def test_a_lost_index_is_built_anew_by_one_look_and_trusted_by_the_next(folder: 
 def test_a_writer_builds_a_small_index_anew_and_leaves_a_large_one_to_looks(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for few, is_built in ((0, False), (2_000, True)):
+    for few, is_built in ((0, False), (1, True), (2_000, True)):
         monkeypatch.setattr(reading, "_FEW", few)
         folder.lose_index()
         folder.store.transact(Keys(all_active=True), lambda *_: Decision(), {})
@@ -229,12 +230,43 @@ def test_a_writer_builds_a_small_index_anew_and_leaves_a_large_one_to_looks(
         assert folder.names() == ["agent-a"]
 
 
-def test_while_another_builds_the_index_a_look_scans(folder: Folder) -> None:
+def test_while_another_builds_the_index_a_look_scans(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder.lose_index()
     with flock_holder(folder.layout.index + ".lock"):
         assert folder.names() == ["agent-a"]
         assert folder.scans == 1
         assert not folder.is_up_to_date
+        monkeypatch.setattr(time, "monotonic", lambda: 0.0)  # the machine has just booted
+        monkeypatch.setattr(lock_file, "_Sleeper", lambda *_: pytest.fail("it waits"))
+        assert folder.names() == ["agent-a"]
+
+
+def test_who_may_not_stamp_the_folders_tries_once_and_scans(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In a shared folder only its owner can.
+    tried: list[object] = []
+
+    def refuse(path: object, **_: object) -> None:
+        tried.append(path)
+        raise PermissionError(1, "Operation not permitted", path)
+
+    folder.stranger_writes(entry("agent-b"))
+    monkeypatch.setattr("heddle_registry.adapters.index.os.utime", refuse)
+    assert folder.names() == ["agent-a", "agent-b"]
+    assert (len(tried), folder.scans) == (1, 1)
+    assert not folder.is_up_to_date
+
+
+def test_what_an_index_of_another_moment_knows_is_not_compared(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every row and every file of it, for nothing.
+    folder.stranger_writes(entry("agent-b"))
+    monkeypatch.setattr(folder.store.index, "known", lambda: pytest.fail("it is of no use"))
+    assert folder.store.edited_in_place() == ()
 
 
 def test_an_index_that_is_off_is_neither_asked_nor_made(
