@@ -44,6 +44,7 @@ class Writer:
         self._claims: dict[str, Claim | None] = {}
         self._moved_claims: bool = False
         self._queries: dict[str, int | None] = {}
+        self._is_sure = True
 
     def write(self, effects: Sequence[Effect], commits: int | None) -> None:
         """Make the first ``commits`` effects (None: all) durable or none; the rest if possible.
@@ -90,6 +91,8 @@ class Writer:
                 done.append(effect)
 
     def _stamp(self, before: Stamps) -> None:
+        if not self._is_sure:
+            return  # what is there now is seen by whoever looks next: the folder's time has moved
         if self._entries or self._moved_claims:
             self._index.record(before, self._entries, self._claims, self._folders.agents.one)
         elif self._claims and before[1]:
@@ -128,6 +131,12 @@ class Writer:
         return undone
 
     def _apply(self, effect: Effect) -> None:
+        # Of a step that fails, or is interrupted, nobody knows here what the file says now.
+        was_sure, self._is_sure = self._is_sure, False
+        self._carry_out(effect)
+        self._is_sure = was_sure
+
+    def _carry_out(self, effect: Effect) -> None:
         layout = self._layout
         match effect:
             case PutEntry(entry):

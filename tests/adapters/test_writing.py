@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from heddle_registry.adapters import writing
+from heddle_registry.adapters import directory, writing
 from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.adapters.liveness_file import hold_liveness
 from heddle_registry.core.claim import Claim, ClaimHolder
@@ -26,6 +26,7 @@ from heddle_registry.core.transaction import (
     RemoveEntry,
 )
 from heddle_registry.errors import OutcomeUnknown, StoreUnavailable
+from heddle_registry.ports.query import Query
 from heddle_registry.testing.fake_host import FakeHost
 from tests.process_helpers import notes_of_syncs
 
@@ -118,6 +119,44 @@ def test_what_was_made_before_a_step_that_fails_is_unmade(folder: Folder) -> Non
     assert loaded.entries["agent-a"].model == "before"
     assert "agent-b" not in loaded.entries
     assert loaded.claims["main"].fence == 3
+
+
+def indexed(folder: Folder, path: str) -> tuple[list[str], list[str], list[str]]:
+    """Return what is found by branch and by folder, and every model, by whoever looks anew."""
+    directory._shared.clear()
+    store = DirectoryStore(folder.layout.root, folder.host)
+    everybody = store.look(Query(include_stale=True)).entries
+    assert store.index.is_at(store.index.folder_stamps())
+    return (
+        [one.session_id for one in store.look(Query(thread="main")).entries],
+        sorted(store.peek(Keys(path=path))[0].claims),
+        [f"{one.session_id} {one.model}" for one in everybody],
+    )
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable, OutcomeUnknown])
+@pytest.mark.parametrize("step", ["entry", "claim", "removal"])
+def test_what_was_not_written_is_not_in_the_index(
+    folder: Folder, step: str, error: type[Exception]
+) -> None:
+    # Else who asks for the branch, or for the folder, would be told that nobody is there.
+    folder.write(PutClaim(Claim(thread="main", fence=3).granted(folder.holder(), 4, "/there")))
+    before = indexed(folder, "/there")
+    assert before == (["agent-a"], ["main"], ["agent-a before"])
+    folder.fail("remove_file" if step == "removal" else "replace_file", error)
+    effect: Effect = {
+        "entry": PutEntry(entry(thread="elsewhere", model="after")),
+        "claim": PutClaim(Claim(thread="main", fence=5).granted(folder.holder(), 6, "/away")),
+        "removal": RemoveEntry("agent-a"),
+    }[step]
+    with pytest.raises(error):
+        folder.write(effect)
+    folder.works()
+    found = indexed(folder, "/there")
+    if error is StoreUnavailable:
+        assert found == before
+    else:
+        assert found != before, "it is visible"
 
 
 def test_a_claim_that_was_new_is_removed_again(folder: Folder) -> None:
