@@ -291,13 +291,15 @@ class FoundRecords:
         files = self._folders.agents
         kept = self._index.kept(stamps, asked)
         if kept is not None:
-            good = self._sound(files.verified(kept), ((f.name, f.record.thread) for f in kept))
+            good = self._sound(
+                files.verified(kept), lambda: {file.name: file.record.thread for file in kept}
+            )
         else:
             rows = _of_that_moment(self._index.entry_rows(stamps, where, arguments, most))
             seen = self._seen
             at_hand = seen.files if seen is not None and seen.stamps == stamps else None
             found = files.resolve(rows, self._index.tick_ns, at_hand)
-            good = self._sound(found, ((row.name, row.thread) for row in rows))
+            good = self._sound(found, lambda: {row.name: row.thread for row in rows})
             if not self._spoilt:  # or the next answer from memory would leave it out in silence
                 self._index.keep(stamps, asked, good)
         return [file.record for file in good if file.record is not None]
@@ -305,23 +307,20 @@ class FoundRecords:
     def _sound(
         self,
         files: list[RecordFile[AgentEntry]],
-        threads: Iterable[tuple[str, str | None]],
+        threads: Callable[[], Mapping[str, str | None]],
     ) -> list[RecordFile[AgentEntry]]:
         # A file that was a record when the index was made, and is none any more: the index still
         # knows which branch it speaks of, and a decision on that one must not go on without it.
-        if all(file.is_sound for file in files):
-            return files
-        thread_of = dict(threads)
         good = []
         for file in files:
-            error = entry_file_error(file)
+            error = None if file.is_sound else entry_file_error(file)
             if error is None:
                 file.is_sound = True
                 good.append(file)
                 continue
             damage = damage_of(file, error)
             if damage.thread is None:
-                damage = attrs.evolve(damage, thread=thread_of.get(file.name), may_be_any=False)
+                damage = attrs.evolve(damage, thread=threads().get(file.name), may_be_any=False)
             self._spoilt[file.name] = damage
         return good
 

@@ -119,11 +119,10 @@ class LockFile:
             if not sleeper.give_up():
                 self.fd = sleeper.fd
             self._sleeper = None
-        if self.fd >= 0:
-            # The attribute goes last: after an interrupt in between, the next drop() repeats a
-            # step that is harmless to repeat.
-            close_lock(self.fd)
-            self.fd = -1
+        # The attribute goes last: after an interrupt in between, the next drop() repeats a step
+        # that is harmless to repeat.
+        close_lock(self.fd)
+        self.fd = -1
 
     def _opened(self) -> int:
         try:

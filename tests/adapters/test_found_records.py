@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
+from heddle_registry.adapters import found_records
 from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.adapters.found_records import FoundRecords, Moved, unreadable_claims
+from heddle_registry.codec import entry_to_toml
 from heddle_registry.core.claim import Claim, ClaimHolder, EndCause
 from heddle_registry.core.entry import AgentEntry
 from heddle_registry.core.evidence import Owner
@@ -24,6 +26,8 @@ from heddle_registry.testing.fake_host import FakeHost
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from heddle_registry.adapters.record_files import RecordFile
 
 BAD = b"\x00 no TOML"
 DAY_NS = 86_400 * 10**9
@@ -254,6 +258,25 @@ def test_a_record_that_was_changed_in_place_is_read_anew(both: Both) -> None:
     assert ids(both.indexed().active_on("other")) == ["agent-child"]
     in_place(both, "agent-child", good.replace(b'"other"', b'"moved"'))
     assert ids(both.indexed().active_on("other")) == [], "it is on another branch now"
+
+
+def test_what_was_found_sound_is_not_examined_again(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    real = found_records.entry_file_error
+
+    def examine(file: RecordFile[AgentEntry]) -> Any:
+        asked.append(file.name)
+        return real(file)
+
+    in_place(both, "agent-child", entry_to_toml(both.entry("agent-child", 4, thread="other")))
+    monkeypatch.setattr(found_records, "entry_file_error", examine)
+    first = ids(both.indexed().active())
+    assert asked
+    asked.clear()
+    assert ids(both.indexed().active()) == first
+    assert asked in ([], ["agent-child.toml"]), "which is young yet"
 
 
 def test_an_index_of_another_moment_gives_no_answer(both: Both) -> None:

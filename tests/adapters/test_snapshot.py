@@ -217,7 +217,8 @@ def test_a_file_whose_name_is_no_id_concerns_nobody(layout: Layout) -> None:
         (["thread = 7"], None, None, ""),
         (['thread = "t"', 'status = "merged"'], None, None, ""),
         (["x = 1"] * 98 + ['thread = "t"'], "t", None, ""),
-        (["x = 1"] * 100 + ['thread = "t"'], None, None, ""),
+        (["x = 1"] * 99 + ['thread = "t"'], None, None, ""),
+        (['thread = "t"', "pid = 7", "[thread]", "[pid]", "[boot_id]"], "t", 7, ""),
     ],
 )
 def test_a_damaged_entry_is_believed_line_by_line(
