@@ -77,9 +77,9 @@ def shared_parts(layout: Layout, host: Host) -> tuple[Folders, Index]:
     if parts is None:
         parts = (Folders(layout), Index(layout, _once(lambda: host.now().boot_id)))
         while len(_shared) >= _MOST_SHARED:
-            oldest = _shared.pop(next(iter(_shared), ""), None)
-            if oldest is not None:
-                oldest[1].close()  # whoever still uses it opens it again
+            with suppress(StopIteration, KeyError):  # another OS thread was first
+                _, oldest = _shared.pop(next(iter(_shared)))
+                oldest.close()  # whoever still uses it opens it again
         parts = _shared.setdefault(key, parts)
         _in_use.update(parts)
     return parts

@@ -28,6 +28,7 @@ from heddle_registry import (
 )
 from heddle_registry.adapters import line
 from heddle_registry.adapters.directory import DirectoryStore
+from heddle_registry.adapters.found_records import FoundRecords
 from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.core.evidence import LivenessFact, Subject
 from heddle_registry.core.timestamp import Timestamp
@@ -606,3 +607,16 @@ def test_a_forked_child_reads_for_itself(registry: AgentRegistry) -> None:
     )
     assert released == "complete"
     assert [entry.status for entry in registry.list()] == [AgentStatus.COMPLETE]
+
+
+@pytest.mark.parametrize(("count", "by_name"), [(16, True), (17, False)])
+def test_the_claims_of_a_few_entries_are_read_by_name_and_of_many_those_that_are_held(
+    registry: AgentRegistry, count: int, *, by_name: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(count):
+        reserve(registry, f"branch-{number}", pid=os.getpid())
+    expected = registry.look().claims
+    assert len(expected) == count
+    name = "held_claims" if by_name else "claim"
+    monkeypatch.setattr(FoundRecords, name, lambda *_: pytest.fail("that is more to read"))
+    assert registry.look().claims == expected
