@@ -60,7 +60,7 @@ def record_findings(
         )
     if not unreadable and not elsewhere:
         yield Check(name="entries", status="ok", detail=f"{len(entries)} readable")
-    damaged = 0
+    all_is_well = True
     for claim_file in sorted(claim_files, key=lambda file: file.name):
         error = claim_file_error(claim_file)
         finding = None
@@ -69,9 +69,9 @@ def record_findings(
         elif claim_file.record is not None and claim_file.record.holder_id not in unreadable:
             finding = _lost(store, host, claim_file.record, entries)
         if finding is not None:
-            damaged += 1
+            all_is_well = False
             yield finding
-    if not damaged:
+    if all_is_well:
         yield Check(name="claims", status="ok", detail=f"{len(claim_files)} readable")
 
 
