@@ -1,29 +1,26 @@
 """A first glance at a process, which tells most of them from a harness.
 
-Most processes are none, and to know that needs neither the table's signals nor a parser: no name
-of theirs stands in its text. Whatever might be one is looked at properly, by `core.chain`.
+Most processes are none, and to know that needs none of the table's signals: no name of theirs
+stands in it. Whatever might be one is looked at properly, by `core.chain`.
 """
 
 from __future__ import annotations
 
-import os
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Sequence
-    from typing import Final
+    from collections.abc import Iterable, Iterator, Sequence
 
     from heddle_registry.ports import Host
     from heddle_registry.ports.process import ProcessInfo
 
-TABLE: Final = os.path.join(os.path.dirname(__file__), "detection", "harnesses.toml")
-_PATTERNS: Final = ("paths", "worker_paths")
+_PROGRAMS = ("programs", "launchers", "workers")
+_PATTERNS = ("paths", "worker_paths")
 
 
 def innermost_harness_pid(host: Host, ancestors: Sequence[ProcessInfo]) -> int | None:
     """Return the pid of the innermost harness among these ancestors; None if none can be seen.
 
-    Asks the table that comes with the package and no plugin: some 2 ms where there may be one.
+    Asks the table that comes with the package and no plugin.
     """
     if not may_be_harness(ancestors):
         return None
@@ -43,30 +40,29 @@ def innermost_harness_pid(host: Host, ancestors: Sequence[ProcessInfo]) -> int |
 
 def may_be_harness(processes: Iterable[ProcessInfo]) -> bool:
     """Return whether any of the processes might be one of the table's; False is sure."""
-    with open(TABLE, encoding="utf-8") as table:
-        text = table.read()
-    patterns = [list(_fixed_parts(pattern)) for pattern in path_patterns(text)]
+    known = program_names()
+    patterns = [list(_fixed_parts(pattern)) for pattern in path_patterns()]
     return any(
-        any(f'"{name}"' in text for name in _names(path)) or _may_match(path, patterns)
+        not known.isdisjoint(_names(path)) or _may_match(path, patterns)
         for process in processes
         for path in {*process.argv, process.exe or "", process.comm}
     )
 
 
-def path_patterns(text: str) -> Iterator[str]:
-    """Return the patterns for whole paths in a table's text."""
-    return texts_under(text, _PATTERNS)
+def program_names() -> frozenset[str]:
+    """Return the base names of all programs in the table."""
+    return frozenset(_texts_under(_PROGRAMS))
 
 
-def texts_under(text: str, keys: Container[str]) -> Iterator[str]:
-    """Return the texts under these keys in a table's text, unparsed.
+def path_patterns() -> Iterator[str]:
+    """Return the table's patterns for whole paths."""
+    return _texts_under(_PATTERNS)
 
-    Each array stands on its key's line there, and no text in it needs an escape.
-    """
-    for line in text.splitlines():
-        key, _, value = line.partition(" = ")
-        if key in keys:
-            yield from value.split('"')[1::2]
+
+def _texts_under(keys: Sequence[str]) -> Iterator[str]:
+    from heddle_registry.detection.harnesses import HARNESSES
+
+    return (text for row in HARNESSES for key in keys for text in row.get(key, ()))
 
 
 def _names(path: str) -> Iterator[str]:

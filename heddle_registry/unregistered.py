@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from heddle_registry.glance import TABLE, path_patterns, texts_under
+from heddle_registry.glance import path_patterns, program_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from heddle_registry.registry import AgentRegistry
     from heddle_registry.running_harnesses import Unregistered
 
-_PROGRAMS: Final = frozenset({"programs", "launchers", "workers"})
 _ENDINGS: Final = (".exe", ".mjs", ".cjs", ".js", ".py")
 _OFF: Final = frozenset({"off", "0", "false", "no"})
 _INTERPRETERS: Final = ("node", "bun", "deno", "python", "pypy", "ruby", "tsx", "MainThread")
@@ -52,11 +51,9 @@ class _Programs:
     """Whether arguments may be those of a harness: a cheap look, made sure of afterwards."""
 
     def __init__(self) -> None:
-        with open(TABLE, encoding="utf-8") as table:
-            text = table.read()
-        self.names = frozenset(texts_under(text, _PROGRAMS))
+        self.names = program_names()
         # The longest plain piece of each pattern: a path without it cannot match.
-        self._pieces = {max(_plain_pieces(path), key=len) for path in path_patterns(text)}
+        self._pieces = {max(_plain_pieces(path), key=len) for path in path_patterns()}
 
     def __call__(self, arguments: Sequence[str]) -> bool:
         if not arguments:

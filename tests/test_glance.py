@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from heddle_registry.core.harness import SignalKind
 from heddle_registry.detection import known_harnesses
-from heddle_registry.glance import TABLE, may_be_harness, path_patterns
+from heddle_registry.glance import may_be_harness
 from heddle_registry.ports.process import ProcessInfo
 from heddle_registry.probe import process_of
 
@@ -38,12 +38,6 @@ def test_whatever_detection_takes_for_a_harness_passes_the_glance(argv, exe, com
     seen = any(harness.program_role(process_of(process)) for harness in known_harnesses())
     if seen:
         assert may_be_harness([process])
-
-
-def test_the_patterns_read_from_the_text_are_the_tables():
-    with open(TABLE, encoding="utf-8") as table:
-        found = list(path_patterns(table.read()))
-    assert sorted(found) == sorted(s.path for s in PROGRAMS if s.path is not None)
 
 
 @pytest.mark.parametrize(

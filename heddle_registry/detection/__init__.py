@@ -1,78 +1,28 @@
-"""The table of known harnesses, `harnesses.toml` beside this file, and what is read from it."""
+"""What is made of the table of known harnesses, `heddle_registry.detection.harnesses`.
+
+Importing this costs nothing: a first glance at a process needs the table and no signals.
+"""
 
 from __future__ import annotations
 
 import functools
-import os
-import re
-from typing import TYPE_CHECKING, Any, Final
 
-from heddle_registry.core.harness import Harness, Signal, SignalKind, env, file, program, scrub
-from heddle_registry.errors import RecordCorrupt
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
 
-_TABLE: Final = os.path.join(os.path.dirname(__file__), "harnesses.toml")
-_VARIABLE: Final = re.compile(
-    r"(?P<name>[A-Za-z_]\w*)(?:(?P<how>\^=|\*=|=)(?P<value>.*?))?(?P<also>(?:\+[A-Z]\w*)*)"
-)
-_VARIABLE_KINDS: Final = ("strong", "session", "weak", "configuration")
-_FIELDS: Final = frozenset(
-    {
-        "name",
-        "tier",
-        "aliases",
-        "fork_of",
-        "actor_kind",
-        "pid",
-        "marks",
-        "ai_agent",
-        "files",
-        "programs",
-        "launchers",
-        "workers",
-        "weak_programs",
-        "paths",
-        "worker_paths",
-        "transcripts",
-        *_VARIABLE_KINDS,
-    }
-)
+    from heddle_registry.core.harness import Harness, Signal
+
+_VARIABLE_KINDS = ("strong", "session", "weak", "configuration")
 
 
 @functools.cache
 def known_harnesses() -> tuple[Harness, ...]:
-    """Return the harnesses of the table that comes with this package, read once a process."""
-    with open(_TABLE, encoding="utf-8") as table:
-        return parse_harnesses(table.read(), path=_TABLE)
+    """Return the harnesses of the table that comes with this package, made once a process."""
+    from heddle_registry.detection.harnesses import HARNESSES
 
-
-def parse_harnesses(text: str, *, path: str = "harnesses.toml") -> tuple[Harness, ...]:
-    """Return the harnesses in a table of the form that `harnesses.toml` explains.
-
-    :raises RecordCorrupt: with every problem found, not only the first
-    """
-    import tomli
-
-    try:
-        rows = tomli.loads(text).get("harness", [])
-    except tomli.TOMLDecodeError as error:
-        raise RecordCorrupt(path, [str(error)]) from error
-    found: dict[str, Harness] = {}
-    problems: list[str] = []
-    for number, row in enumerate(rows, 1):
-        label = str(row.get("name", f"harness number {number}"))
-        problems.extend(f"{label}: unknown field {key!r}" for key in sorted(set(row) - _FIELDS))
-        if label in found:
-            problems.append(f"{label}: named twice")
-        try:
-            found[label] = _harness(row)
-        except (TypeError, ValueError) as error:
-            problems.append(f"{label}: {error}")
-    if problems:
-        raise RecordCorrupt(path, problems)
-    return tuple(found.values())
+    return tuple(map(harness_of, HARNESSES))
 
 
 def scrub_env(
@@ -86,12 +36,20 @@ def scrub_env(
 
     :param harnesses: those whose marks go; all of the table when left out
     """
+    from heddle_registry.core.harness import scrub
+
     return scrub(environ, known_harnesses() if harnesses is None else harnesses)
 
 
-def _harness(row: Mapping[str, Any]) -> Harness:
+def harness_of(row: Mapping[str, Any]) -> Harness:
+    """Return the harness that a row of the table describes.
+
+    :raises ValueError: its name has other characters than letters, digits, ``-``, ``.``, ``_``
+    """
+    from heddle_registry.core.harness import Harness, Signal, SignalKind, env, file, program
+
     signals: list[Signal] = [
-        _variable(text, kind) for kind in _VARIABLE_KINDS for text in row.get(kind, ())
+        _variable(env, text, kind) for kind in _VARIABLE_KINDS for text in row.get(kind, ())
     ]
     signals += [
         Signal(kind=SignalKind.STRONG, name="AI_AGENT", agent_name=name)
@@ -119,16 +77,15 @@ def _harness(row: Mapping[str, Any]) -> Harness:
     )
 
 
-def _variable(text: str, kind: str) -> Signal:
-    match = _VARIABLE.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is no variable")
-    how, value = match["how"], match["value"]
+def _variable(env: Callable[..., Signal], text: str, kind: str) -> Signal:
+    start, *also = text.split("+")
+    name, equals, value = start.partition("=")
+    how = name[-1] if equals and name[-1] in "^*" else ""
     return env(
-        match["name"],
+        name.removesuffix(how),
         kind=kind,
-        equals=value if how == "=" else None,
-        starts_with=value if how == "^=" else None,
-        contains=value if how == "*=" else None,
-        also=match["also"].split("+")[1:],
+        equals=value if equals and not how else None,
+        starts_with=value if how == "^" else None,
+        contains=value if how == "*" else None,
+        also=also,
     )

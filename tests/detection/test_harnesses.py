@@ -4,8 +4,9 @@ import pytest
 
 from heddle_registry.core.chain import locate
 from heddle_registry.core.harness import PROBABLE, Process, SignalKind
-from heddle_registry.detection import known_harnesses, parse_harnesses, scrub_env
-from heddle_registry.errors import RecordCorrupt
+from heddle_registry.detection import harness_of, known_harnesses, scrub_env
+from heddle_registry.detection import harnesses as table
+from heddle_registry.detection.harnesses import HARNESSES
 
 VERIFIED = {"claude-code", "codex", "opencode", "gemini-cli", "qwen-code", "copilot-cli", "aider"}
 
@@ -97,11 +98,38 @@ def test_scrubbing_leaves_no_harness_visible_and_the_users_settings_alone() -> N
     assert not {"CLAUDE_CODE_MESSAGING_TOKEN", "CLAUDE_PID", "AI_AGENT"} & set(clean)
 
 
-def test_a_bad_table_is_refused_with_every_problem() -> None:
-    text = '[[harness]]\nname = "a"\nstrnog = ["X"]\n[[harness]]\nname = "a"\nstrong = ["?"]\n'
-    with pytest.raises(RecordCorrupt) as caught:
-        parse_harnesses(text, path="my.toml")
-    assert len(caught.value.problems) == 3
-    assert "my.toml" in str(caught.value)
-    with pytest.raises(RecordCorrupt):
-        parse_harnesses("[[", path="my.toml")
+def test_the_table_names_nobody_twice_and_says_nothing_that_is_not_read() -> None:
+    names = [row["name"] for row in HARNESSES]
+    assert sorted(names) == sorted({*names})
+    explained = {
+        key.strip("` ")
+        for line in (table.__doc__ or "").splitlines()
+        if line.startswith("| ``")
+        for key in line.split("|")[1].split(",")
+    }
+    assert {key for row in HARNESSES for key in row} <= {"name", "tier", *explained}
+    for row in HARNESSES:
+        for key, value in row.items():
+            assert isinstance(value, str if key in {"name", "tier", "actor_kind"} else tuple), key
+
+
+@pytest.mark.parametrize(
+    ("environ", "seen"),
+    [
+        ({"ACME": "1"}, True),
+        ({"ACME": "0"}, False),
+        ({"ACME_MODE": "agent"}, True),
+        ({"ACME_MODE": "agents"}, False),
+        ({"ACME_PATH": "/acme/bin"}, True),
+        ({"ACME_PATH": "/bin/acme/"}, False),
+        ({"PROMPT": "x acme> "}, True),
+        ({"PROMPT": "x"}, False),
+        ({"JOB": "run"}, False),
+        ({"JOB": "run", "HOST_A": "1", "HOST_B": "1"}, True),
+        ({"JOB": "walk", "HOST_A": "1", "HOST_B": "1"}, False),
+    ],
+)
+def test_a_variable_is_read_as_the_table_writes_it(environ: dict[str, str], *, seen: bool) -> None:
+    written = ("ACME_MODE=agent", "ACME_PATH^=/acme", "PROMPT*=acme>", "JOB=run+HOST_A+HOST_B")
+    harness = harness_of({"name": "acme", "strong": ("ACME", *written)})
+    assert any(signal.seen_in(environ) for signal in harness.signals) == seen
