@@ -1,9 +1,10 @@
 """Modules that others import early and a short command never uses: loaded at their first use.
 
 attrs imports ``inspect`` for what it does with converters, and its own validators because it always
-did; argparse imports ``gettext``. Together they are a third of what the two cost. In the process of
-one command a stand-in takes the place of each such module; the first attribute asked of it loads
-the module. Python 3.15 has this as ``lazy import`` (PEP 810).
+did; argparse imports ``gettext``; pluggy asks ``inspect`` whether a function is one. They are a
+third of what attrs and argparse cost, and half of pluggy. In the process of one command a stand-in
+takes the place of each such module; the first attribute asked of it that it does not know itself
+loads the module. Python 3.15 has this as ``lazy import`` (PEP 810).
 
 Only for a process of our own (`heddle_registry.__main__.program`): whoever embeds the registry
 finds the interpreter's modules as they were.
@@ -30,7 +31,6 @@ NEVER_USED = (
     "attrs.filters",
     "attrs.validators",
     "copy",
-    "inspect",
     "tokenize",
     "unicodedata",
 )
@@ -51,16 +51,20 @@ class StandIn(ModuleType):
         # Asked only for what a bare module has not: everything of the module's own.
         if name == "__path__":  # which `from module import ...` asks for; a package has one
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        import importlib
-
-        with _mutex:
-            if sys.modules.get(self.__name__) is self:
-                del sys.modules[self.__name__]
-        module = importlib.import_module(self.__name__)
+        module = _loaded(self.__name__)
         if name == "__all__" and not hasattr(module, name):
             # `from module import *` takes then what stands in the stand-in itself.
             vars(self).update(vars(module))
         return getattr(module, name)
+
+
+def _loaded(name: str) -> Any:
+    import importlib
+
+    with _mutex:
+        if isinstance(sys.modules.get(name), StandIn):
+            del sys.modules[name]
+    return importlib.import_module(name)
 
 
 def defer(name: str, **known: Any) -> None:
@@ -76,10 +80,39 @@ def defer(name: str, **known: Any) -> None:
         vars(module).update(known)
 
 
+def _is_function(value: object) -> bool:
+    return isinstance(value, type(defer))
+
+
+_METHOD = type(StandIn("").__getattr__)
+
+
+def _is_routine(value: object) -> bool:
+    return _is_function(value) or bool(_loaded("inspect").isroutine(value))
+
+
+def _unwrap(function: Any, **stop: Any) -> Any:
+    return (
+        _loaded("inspect").unwrap(function, **stop)
+        if hasattr(function, "__wrapped__")
+        else function
+    )
+
+
 def defer_what_short_commands_never_use() -> None:
     """Call it as the first thing in a command's process."""
     for name in NEVER_USED:
         defer(name)
+    # What pluggy asks of each hook, of which it is nearly always a plain function.
+    defer(
+        "inspect",
+        isclass=lambda value: isinstance(value, type),
+        isfunction=_is_function,
+        ismethod=lambda value: isinstance(value, _METHOD),
+        ismodule=lambda value: isinstance(value, ModuleType),
+        isroutine=_is_routine,
+        unwrap=_unwrap,
+    )
     # What argparse says stays English, as everything that we say is.
     defer(
         "gettext", gettext=lambda text: text, ngettext=lambda one, more, n: one if n == 1 else more

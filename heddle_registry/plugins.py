@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 GROUP: Final = "heddle_registry"
 SWITCH: Final = "HEDDLE_REGISTRY_PLUGINS"
+_MARKS: Final = frozenset({f"{GROUP}_impl", f"{GROUP}_spec"})
+"""What pluggy's markers set on a function."""
 _CACHE_VERSION: Final = 1
 
 
@@ -47,7 +49,7 @@ class Plugins:
         from heddle_registry import hookspecs
 
         self._manager = pluggy.PluginManager(GROUP)
-        self._manager.add_hookspecs(hookspecs)
+        self._manager.add_hookspecs(_marked_of(hookspecs))
         self._harnesses: dict[str, Harness] | None = None
         self._speaks_for: dict[str, frozenset[str]] = {}
         self.faults: list[PluginFault] = []
@@ -279,7 +281,7 @@ def _stamp(root: str) -> int:
 def _keep(cache_file: str, text: str) -> None:
     part = f"{cache_file}.{os.getpid()}"
     try:
-        os.makedirs(os.path.dirname(cache_file) or ".", exist_ok=True)
+        os.makedirs(os.path.dirname(cache_file) or ".", mode=0o700, exist_ok=True)
         with open(part, "w", encoding="utf-8") as new:
             new.write(text)
         os.replace(part, cache_file)
@@ -332,7 +334,7 @@ class _Marked(SimpleNamespace):
         return list(vars(self))
 
 
-def _marked_of(module: object) -> object:
+def _marked_of(module: object) -> Any:
     if not isinstance(module, ModuleType):
         return module
     marked = {name: value for name, value in vars(module).items() if _is_marked(value)}
@@ -341,7 +343,7 @@ def _marked_of(module: object) -> object:
 
 def _is_marked(value: object) -> bool:
     try:
-        return f"{GROUP}_impl" in vars(value)
+        return not _MARKS.isdisjoint(vars(value))
     except Exception:  # noqa: BLE001 - most things have no such table; a proxy may do anything
         return False
 

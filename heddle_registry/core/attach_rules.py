@@ -121,12 +121,16 @@ class AttachRule(Record):
     """
 
     name: str
-    when: Mapping[str, str] = attrs.field(factory=dict, converter=MappingProxyType, hash=False)
+    when: Mapping[str, str] = attrs.field(factory=dict, hash=False)
     attach_to: str = CREATE
     reason: str = ""
     before: str | None = None
     after: str | None = None
     look: Callable[[Scene], Step] | None = attrs.field(default=None, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        # A converter costs more, see `Harness`.
+        object.__setattr__(self, "when", MappingProxyType(self.when))
 
     def ask(self, scene: Scene) -> Step:
         """Return what the rule says of ``scene``."""

@@ -1,7 +1,7 @@
 """What a harness looks like from outside: signals, and the processes they are looked for in.
 
 A *signal* is one observable mark of a harness: a variable, a program among the ancestors, a file.
-Signals are data (``detection/harnesses.toml``, or the `Harness` values of a plugin); the rules that
+Signals are data (``detection/harnesses.py``, or the `Harness` values of a plugin); the rules that
 order harnesses into a chain live in `heddle_registry.core.chain`. Nothing here reads the machine.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
@@ -52,6 +53,7 @@ _INTERPRETERS: Final = ("node", "nodejs", "bun", "deno", "python", "pypy", "ruby
 _VALUE_OPTIONS: Final = frozenset(
     {"-r", "--require", "--import", "--loader", "--experimental-loader", "-W", "-X", "-C"}
 )
+_WILDCARDS: Final = frozenset("*?[")
 _INLINE_OPTIONS: Final = frozenset({"-c", "-e", "-p", "--eval", "--print"})
 
 Role: TypeAlias = Literal["launcher", "main", "worker"]
@@ -157,10 +159,6 @@ def _events(events: Mapping[str, str]) -> dict[str, str]:
     return dict(events)
 
 
-def _signals(values: Iterable[Signal]) -> tuple[Signal, ...]:
-    return tuple(values)
-
-
 def names(values: Iterable[str]) -> tuple[str, ...]:
     """Return a tuple of texts; refuse one text, which would fall apart into letters."""
     if isinstance(values, str):
@@ -168,13 +166,8 @@ def names(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _harness_name(_instance: object, _attribute: object, value: str) -> None:
-    if not value or not all(c.isalnum() or c in "-._" for c in value):
-        raise ValueError(f"harness name {value!r}: letters, digits, '-', '.', '_' only")
-
-
-@attrs.frozen(kw_only=True, cache_hash=True)
-class Harness:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Harness(Record):
     """One coding-agent program: how to recognise it and what its lifecycle events mean.
 
     ``tier`` is ``verified`` where the signals were seen on the real program; ``unverified`` ones
@@ -183,18 +176,29 @@ class Harness:
     the middle part of its keys, ``acme:session:<id>``. ``marks`` are further variables that the
     harness leaves to its children and that `scrub` takes out. ``transcripts`` are folders that only
     this harness keeps transcripts in, as ``/.acme/logs/``: a payload that names one is its own.
+    What is given as a list is kept as a tuple.
     """
 
-    name: str = attrs.field(validator=_harness_name)
-    signals: tuple[Signal, ...] = attrs.field(converter=_signals, default=())
-    events: Mapping[str, str] = attrs.field(converter=_events, factory=dict, hash=False)
+    name: str
+    signals: Sequence[Signal] = ()
+    events: Mapping[str, str] = attrs.field(factory=dict, hash=False)
     tier: Literal["verified", "unverified"] = "verified"
-    aliases: tuple[str, ...] = attrs.field(converter=names, default=())
-    fork_of: tuple[str, ...] = attrs.field(converter=names, default=())
-    pid_variables: tuple[str, ...] = attrs.field(converter=names, default=())
+    aliases: Sequence[str] = ()
+    fork_of: Sequence[str] = ()
+    pid_variables: Sequence[str] = ()
     actor_kind: str = "session"
-    marks: tuple[str, ...] = attrs.field(converter=names, default=())
-    transcripts: tuple[str, ...] = attrs.field(converter=names, default=())
+    marks: Sequence[str] = ()
+    transcripts: Sequence[str] = ()
+
+    def __attrs_post_init__(self) -> None:
+        # Not by converters: attrs asks ``inspect`` about each, a tenth of a command's time.
+        if not self.name or not all(c.isalnum() or c in "-._" for c in self.name):
+            raise ValueError(f"harness name {self.name!r}: letters, digits, '-', '.', '_' only")
+        keep = partial(object.__setattr__, self)
+        keep("signals", tuple(self.signals))
+        keep("events", _events(self.events))
+        for field in ("aliases", "fork_of", "pid_variables", "marks", "transcripts"):
+            keep(field, names(getattr(self, field)))
 
     @property
     def ceiling(self) -> float:
@@ -255,45 +259,48 @@ class Process(Record):
     starttime: int | None = None
     started_at: float | None = None
     cwd: str = ""
+    script: str = attrs.field(init=False, eq=False, repr=False)
+    """The script or module that an interpreter runs, or an empty string."""
+    _named: tuple[str, frozenset[str]] = attrs.field(init=False, eq=False, repr=False)
+    """What the script is named, and what the program is."""
 
-    @property
-    def script(self) -> str:
-        """The script or module that an interpreter runs, or an empty string."""
-        if not self._is_interpreter():
-            return ""
-        arguments = iter(self.argv[1:])
-        for argument in arguments:
-            if argument in _INLINE_OPTIONS:
-                return ""
-            if argument in _VALUE_OPTIONS:
-                next(arguments, None)
-            elif not argument.startswith("-"):
-                return argument
-        return ""
-
-    def _is_interpreter(self) -> bool:
-        for path in (self.argv[0] if self.argv else "", self.exe):
-            name = base_name(path).rstrip("0123456789.")
-            if name in _INTERPRETERS:
-                return True
-        return False
+    def __attrs_post_init__(self) -> None:
+        # Once for each process, for many signals are compared with it.
+        first = base_name(self.argv[0]) if self.argv else ""
+        exe = base_name(self.exe)
+        script = _script(self.argv[1:]) if _is_interpreter(first) or _is_interpreter(exe) else ""
+        # `comm` is cut to 15 bytes and often names a thread: the last resort.
+        names = frozenset({first, exe} - {""} or {self.comm})
+        object.__setattr__(self, "script", script)
+        object.__setattr__(self, "_named", (base_name(script), names))
 
     def matches(self, signal: Signal) -> bool | None:
         """Return None for no match, else whether an interpreter runs the program."""
-        script = self.script
-        first = self.argv[0] if self.argv else ""
         if signal.path is not None:
-            if script and _ends_with(script, signal.path):
+            if self.script and _ends_with(self.script, signal.path):
                 return True
+            first = self.argv[0] if self.argv else ""
             return False if any(_ends_with(p, signal.path) for p in (first, self.exe)) else None
-        if script and base_name(script) == signal.name:
+        script, names = self._named
+        if script and script == signal.name:
             return True
-        # `comm` is cut to 15 bytes and often names a thread: the last resort.
-        names = {base_name(first), base_name(self.exe)} - {""} or {self.comm}
-        return False if signal.name in names and not self._is_interpreter_named(signal) else None
+        return False if signal.name in names and not _is_interpreter(signal.name) else None
 
-    def _is_interpreter_named(self, signal: Signal) -> bool:
-        return signal.name.rstrip("0123456789.") in _INTERPRETERS
+
+def _is_interpreter(name: str) -> bool:
+    return name.rstrip("0123456789.") in _INTERPRETERS
+
+
+def _script(arguments: Iterable[str]) -> str:
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in _INLINE_OPTIONS:
+            return ""
+        if argument in _VALUE_OPTIONS:
+            next(rest, None)
+        elif not argument.startswith("-"):
+            return argument
+    return ""
 
 
 def is_set(value: str | None) -> bool:
@@ -318,7 +325,13 @@ def _ends_with(path: str, pattern: str) -> bool:
     """Whether the last parts of a path are those of the pattern; ``*`` stays within one part."""
     wanted = pattern.removeprefix("*/").split("/")
     parts = path.replace("\\", "/").split("/")[-len(wanted) :]
-    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+    return len(parts) == len(wanted) and all(map(_is_like, parts, wanted))
+
+
+def _is_like(part: str, pattern: str) -> bool:
+    if _WILDCARDS.isdisjoint(pattern):
+        return part == pattern
+    return fnmatchcase(part, pattern)
 
 
 def native_id(value: object) -> str | None:

@@ -10,16 +10,12 @@ from heddle_registry.core.harness import DEFINITE, json_object, names
 from heddle_registry.core.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Protocol
 
     from heddle_registry.core.harness import Process
 else:
     Protocol = object  # building one takes longer than all the records here
-
-
-def _identities(values: Iterable[Identity]) -> tuple[Identity, ...]:
-    return tuple(values)
 
 
 class Files(Protocol):
@@ -135,9 +131,9 @@ class Identity(Record):
     actor_kind: str | None = None
     parent: str | None = None
     parent_kind: str | None = None
-    lineage: tuple[Identity, ...] = attrs.field(converter=_identities, default=())
+    lineage: Sequence[Identity] = ()
     orphan: bool = False
-    candidates: tuple[Identity, ...] = attrs.field(converter=_identities, default=())
+    candidates: Sequence[Identity] = ()
     instance: str | None = None
     model: str | None = None
     provider: str | None = None
@@ -146,4 +142,10 @@ class Identity(Record):
     continues: str | None = None
     source: str | None = None
     confidence: float = DEFINITE
-    evidence: tuple[str, ...] = attrs.field(converter=names, default=())
+    evidence: Sequence[str] = ()
+
+    def __attrs_post_init__(self) -> None:
+        # As `Harness`, without converters.
+        object.__setattr__(self, "lineage", tuple(self.lineage))
+        object.__setattr__(self, "candidates", tuple(self.candidates))
+        object.__setattr__(self, "evidence", names(self.evidence))

@@ -143,3 +143,44 @@ for _ in range(100):
 print(wrong)
 """)
     assert said == "[]"
+
+
+def test_what_pluggy_asks_of_inspect_is_answered_as_inspect_does():
+    said = in_a_process("""
+import functools
+from heddle_registry.deferred import StandIn, defer_what_short_commands_never_use
+defer_what_short_commands_never_use()
+import inspect as early
+class Thing:
+    def method(self): pass
+    @classmethod
+    def of(cls): pass
+    @staticmethod
+    def plain(): pass
+    @property
+    def value(self): pass
+    def __call__(self): pass
+def function(): pass
+@functools.wraps(function)
+def wrapped(): pass
+plain = [function, Thing, sys, Thing().method, Thing.of, Thing.plain, lambda: 1, 7, "text", None]
+asked = "isclass isfunction ismethod ismodule".split()
+said = [[getattr(early, name)(value) for value in plain] for name in asked]
+said.append([early.isroutine(function), early.unwrap(function) is function])
+assert isinstance(sys.modules["inspect"], StandIn), "none of this has loaded it"
+others = [wrapped, Thing(), len, [].append, str.join, Thing.value, functools.partial(len)]
+routine = [early.isroutine(value) for value in plain + others]
+unwrapped = [early.unwrap(value) for value in plain + others]
+stopped = early.unwrap(wrapped, stop=lambda f: f is wrapped) is wrapped
+import inspect
+assert not isinstance(inspect, StandIn)
+right = [[getattr(inspect, name)(value) for value in plain] for name in asked]
+right.append([True, True])
+print(
+    said == right,
+    routine == [inspect.isroutine(value) for value in plain + others],
+    unwrapped == [inspect.unwrap(value) for value in plain + others],
+    stopped,
+)
+""")
+    assert said == "True True True True"

@@ -6,9 +6,7 @@ sub-agent is named nowhere but in the files: its chat lies in a folder called af
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import attrs
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from heddle_registry.core.attribution import Command, ran_by
 from heddle_registry.core.harness import DEFINITE, PROBABLE, Harness, native_id
@@ -27,8 +25,7 @@ _MAX_CHATS = 40
 _MAX_DEPTH = 16
 
 
-@attrs.frozen
-class _Chat:
+class _Chat(NamedTuple):
     """One chat file. ``owner`` is the folder it lies in: the parent's id, or empty."""
 
     id: str
