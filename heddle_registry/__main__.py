@@ -21,21 +21,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     Never raises for anything that a user can do; what goes wrong is said on stderr, or with
     ``--json`` on stdout.
     """
-    return _run(list(sys.argv[1:] if argv is None else argv))
+    words = list(sys.argv[1:] if argv is None else argv)
+    status = _beat(words)
+    return _run(words) if status is None else status
 
 
-def _run(words: list[str], *, is_own_process: bool = False) -> int:
-    if words[:1] == ["heartbeat"]:
-        # Scripts run it every few seconds: the plain case does without argparse and all the rest.
-        from heddle_registry.beat import beat
+def _beat(words: list[str]) -> int | None:
+    if words[:1] != ["heartbeat"]:
+        return None
+    # Scripts run it every few seconds: the plain case does without argparse and all the rest.
+    from heddle_registry.beat import beat
 
-        status = beat(words[1:])
-        if status is not None:
-            return status
-    if is_own_process:
-        from heddle_registry.deferred import defer_what_short_commands_never_use
+    return beat(words[1:])
 
-        defer_what_short_commands_never_use()
+
+def _run(words: list[str]) -> int:
     if words[:1] == ["relay"]:
         # A harness waits for it at every start and end of a session.
         from heddle_registry.cli.relay import relay_plainly
@@ -48,6 +48,21 @@ def _run(words: list[str], *, is_own_process: bool = False) -> int:
     return run_command(words)
 
 
+def _run_in_own_process(words: list[str]) -> int:
+    import os
+
+    from heddle_registry.cache_folder import cache_folder
+    from heddle_registry.deferred import defer_what_short_commands_never_use
+    from heddle_registry.kept_code import KeptCode
+
+    defer_what_short_commands_never_use()
+    code = KeptCode(cache_folder(os.environ, os.path.expanduser("~")))
+    code.install()
+    status = _run(words)
+    code.keep()
+    return status
+
+
 def program() -> NoReturn:
     """Be the process of one command: `main`, and then the end. For a script, not for embedding.
 
@@ -57,7 +72,10 @@ def program() -> NoReturn:
     import gc
 
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
-    status = _run(sys.argv[1:], is_own_process=True)
+    words = sys.argv[1:]
+    status = _beat(words)
+    if status is None:
+        status = _run_in_own_process(words)
     gc.freeze()  # nothing below is looked through when the interpreter ends
     sys.exit(status)
 

@@ -97,16 +97,14 @@ def plugins_here(host: Host, settings: Settings | None = None) -> Plugins:
 
     Keeps the list of entry points in the user's cache folder; call it from one OS thread only.
     """
+    from heddle_registry.cache_folder import cache_folder
     from heddle_registry.plugins import load_plugins
 
     environ = host.environment()
-    home = host.home()
-    cache = environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
-    kept = os.path.join(cache, "heddle-registry", "plugins.json")
+    folder = cache_folder(environ, host.home())
     return load_plugins(
         environ,
-        # A home that is not there is nobody's to make.
-        cache_file=kept if os.path.isdir(home) else None,
+        cache_file=os.path.join(folder, "plugins.json") if folder is not None else None,
         pins=settings.plugins.pinned if settings is not None else None,
         disabled=settings.plugins.disabled if settings is not None else (),
         cwd=host.cwd(),

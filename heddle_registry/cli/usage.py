@@ -127,6 +127,7 @@ def _of_registry(args: argparse.Namespace, progress: Any) -> Account:
 def _of_sources(args: argparse.Namespace, progress: Any) -> Account:
     import os
 
+    from heddle_registry.cache_folder import cache_folder
     from heddle_registry.errors import UsageError
     from heddle_registry.opening import local_host
     from heddle_registry.spending import local_prices, spending_of_sources
@@ -148,11 +149,11 @@ def _of_sources(args: argparse.Namespace, progress: Any) -> Account:
             raise UsageError(f"{path!r} is no path")
     if not any(os.path.lexists(path) for _, path in named):
         raise UsageError(f"there is no {named[0][1]}", "Name a transcript, or a folder of them")
-    cache = host.environment().get("XDG_CACHE_HOME") or os.path.join(host.home(), ".cache")
+    cache = cache_folder(host.environment(), host.home())
     return spending_of_sources(
         named,
         plugins,
-        cache_dir=os.path.join(cache, "heddle-registry", "usage"),
+        cache_dir=os.path.join(cache, "usage") if cache is not None else None,
         since_s=args.since,
         progress=progress,
         prices=local_prices(),

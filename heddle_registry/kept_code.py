@@ -1,0 +1,126 @@
+"""What attrs generates for its classes, kept from one command to the next.
+
+attrs writes an ``__init__`` for each class as text and compiles it when the class is made; with the
+fifty classes of a command and attrs' own that is a tenth of its time. Python keeps what it compiled
+of a module's text, and this keeps, in one file in the user's cache folder, what was compiled of
+these. The text itself is the key: nothing old is found after a change of attrs, a class or Python.
+
+Only for a process of our own, as `heddle_registry.deferred`. The file holds code, so it is believed
+only where nobody but the user may write, as Python's own ``__pycache__`` at the user's home is.
+"""
+
+from __future__ import annotations
+import __future__
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType
+    from typing import Any
+
+    Known = dict[tuple[str, str], CodeType]
+
+MOST_KEPT = 400
+"""Texts in one file, five times what there is; then it begins anew, without old versions'."""
+_GENERATED = "<attrs generated "
+_WRITABLE_BY_OTHERS = 0o022
+_FUTURE = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
+_compile = compile
+
+
+class KeptCode:
+    """Compiles what attrs generates, once for all processes of a user. For one OS thread.
+
+    :param folder: where the file lies; None keeps nothing. Failing to read or write is no error.
+    """
+
+    def __init__(self, folder: str | None) -> None:
+        self._folder = folder
+        self._known: Known = {}
+        self._new: Known = {}
+
+    def install(self) -> None:
+        """Let this process compile by this."""
+        import builtins
+
+        if self._folder is not None:
+            self._known = _read(self._folder)
+            builtins.compile = self.compile
+
+    def compile(
+        self,
+        source: Any,
+        filename: Any,
+        mode: str,
+        flags: int = 0,
+        dont_inherit: bool = False,
+        optimize: int = -1,
+        **more: Any,
+    ) -> Any:
+        """Compile, or return what was compiled before of the same text that attrs generated."""
+        # A generated hash has a number in its text that is another one in each process.
+        if not str(filename).startswith(_GENERATED) or "hash((" in source:
+            if not dont_inherit:  # whoever calls, not this module, says what is inherited
+                flags |= sys._getframe(1).f_code.co_flags & _FUTURE  # noqa: SLF001
+            return _compile(source, filename, mode, flags, True, optimize, **more)
+        key = filename, source
+        code = self._known.get(key)
+        if code is None:
+            code = self._known[key] = self._new[key] = _compile(source, filename, mode)
+        return code
+
+    def keep(self) -> None:
+        """Write what is new to the file, for the next command."""
+        if self._folder is None or not self._new:
+            return
+        import marshal
+
+        # What other commands have kept meanwhile stays, too.
+        known = {**_read(self._folder), **self._new}
+        data = marshal.dumps((sys.version, known if len(known) <= MOST_KEPT else self._new))
+        path = _path(self._folder)
+        part = f"{path}.{os.getpid()}"
+        try:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            new = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return
+        try:
+            if os.write(new, data) == len(data):
+                os.replace(part, path)
+            else:
+                os.unlink(part)
+        except OSError:
+            return
+        finally:
+            os.close(new)
+
+
+def _read(folder: str) -> Known:
+    import marshal
+
+    if not hasattr(os, "geteuid"):
+        return {}
+    try:
+        file = os.open(_path(folder), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return {}
+    try:
+        if not (_is_ours(os.stat(folder)) and _is_ours(os.fstat(file))):
+            return {}
+        version, known = marshal.loads(os.read(file, os.fstat(file).st_size))  # noqa: S302
+    except (OSError, EOFError, ValueError, TypeError):
+        return {}
+    finally:
+        os.close(file)
+    return known if version == sys.version and isinstance(known, dict) else {}
+
+
+def _is_ours(found: os.stat_result) -> bool:
+    return found.st_uid == os.geteuid() and not found.st_mode & _WRITABLE_BY_OTHERS
+
+
+def _path(folder: str) -> str:
+    return os.path.join(folder, "attrs.code")

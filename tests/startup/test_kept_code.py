@@ -1,0 +1,216 @@
+"""What attrs generates is compiled once for all commands, and nobody else's code is ever run."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from heddle_registry.cache_folder import cache_folder
+from heddle_registry.kept_code import MOST_KEPT, KeptCode
+from tests.process_helpers import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COUNT = """
+import builtins, sys
+compiled = []
+real = builtins.compile
+def compile(source, filename, *more, **named):
+    compiled.append(str(filename))
+    return real(source, filename, *more, **named)
+builtins.compile = compile
+from heddle_registry.__main__ import program
+sys.argv = ["heddle-registry", *sys.argv[1:]]
+try:
+    program()
+finally:
+    ours = [name for name in compiled if name.startswith("<attrs generated methods heddle")]
+    print(len(ours), file=sys.stderr)
+"""
+"""A command that tells on stderr how many of our classes it compiled something for."""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HEDDLE_DIR", str(tmp_path / ".heddle"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    return home
+
+
+def kept(home: Path) -> Path:
+    return home / ".cache" / "heddle-registry" / "attrs.code"
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def command(*words: str) -> tuple[str, int]:
+    """What a command says, and for how many classes of ours it compiled."""
+    done = run("-c", COUNT, *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, int(done.stderr)
+
+
+def test_a_second_command_compiles_nothing_that_the_first_has_and_says_the_same(home):
+    first, compiled = command("list", "--json")
+    assert compiled > 10
+    assert command("list", "--json") == (first, 0)
+    _, more = command("reserve", "main", "--ttl", "60", "--json")
+    assert 0 < more < compiled, "only what `list` had no use for"
+    assert command("list", "--all")[1] == command("reserve", "other", "--ttl", "60")[1] == 0
+    assert kept(home).stat().st_mode & 0o777 == 0o600
+    assert [file.name for file in kept(home).parent.iterdir()] == ["attrs.code"]
+
+
+def plant(file: Path, marker: Path) -> None:
+    """Put code that makes ``marker`` in the place of all that is kept."""
+    version, known = marshal.loads(file.read_bytes())
+    evil = compile(f"open({str(marker)!r}, 'w').close()", "<evil>", "exec")
+    file.write_bytes(marshal.dumps((version, dict.fromkeys(known, evil))))
+
+
+def opened_to_others(file: Path) -> None:
+    file.chmod(0o666)
+
+
+def folder_opened_to_others(file: Path) -> None:
+    file.parent.chmod(0o777)
+
+
+def linked(file: Path) -> None:
+    file.rename(file.with_name("elsewhere"))
+    file.symlink_to("elsewhere")
+
+
+def given_away(file: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root gives a file away")
+    os.chown(file, 65534, 65534)
+
+
+def made_a_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file, 0o600)
+
+
+@pytest.mark.parametrize(
+    "attack", [opened_to_others, folder_opened_to_others, linked, given_away, made_a_pipe]
+)
+def test_a_file_that_another_may_have_written_is_not_run(home, tmp_path, attack):
+    expected, compiled = command("list", "--json")
+    plant(kept(home), tmp_path / "ran")
+    attack(kept(home))
+    assert command("list", "--json") == (expected, compiled)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_planted_code_would_have_run_in_a_file_of_ones_own(home, tmp_path):
+    command("list")
+    plant(kept(home), tmp_path / "ran")
+    done = run("-m", "heddle_registry", "list")
+    assert (tmp_path / "ran").exists(), done.stderr
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 4096,
+        b"no code at all",
+        marshal.dumps(("another Python", {})),
+        marshal.dumps((sys.version, ["no table"])),
+        marshal.dumps(sys.version),
+    ],
+)
+def test_a_file_that_is_none_is_written_anew(home, content):
+    command("list")
+    kept(home).write_bytes(content)
+    assert command("list")[1] > 0
+    assert command("list")[1] == 0
+
+
+def test_a_torn_file_is_written_anew(home):
+    command("list")
+    whole = kept(home).read_bytes()
+    kept(home).write_bytes(whole[: len(whole) // 2])
+    assert command("list")[1] > 0
+    assert command("list")[1] == 0
+
+
+def test_without_a_home_nothing_is_kept_and_nothing_is_made(home):
+    home.rmdir()
+    assert command("list")[1] == command("list")[1] > 0
+    assert not home.exists()
+
+
+def test_a_place_that_cannot_be_written_costs_nothing_but_time(home):
+    (home / ".cache").write_text("a file")
+    assert command("list")[1] == command("list")[1] > 0
+
+
+@pytest.mark.parametrize("place", ["cache", "./cache", ""])
+def test_the_current_directory_is_no_cache(home, tmp_path, place):
+    assert cache_folder({"XDG_CACHE_HOME": place}, str(home)) == f"{home}/.cache/heddle-registry"
+    assert cache_folder({}, ".") is None
+    chosen = cache_folder({"XDG_CACHE_HOME": str(tmp_path)}, str(home))
+    assert chosen == f"{tmp_path}/heddle-registry"
+
+
+def test_the_file_begins_anew_before_it_grows_without_end(tmp_path):
+    folder = tmp_path / "cache"
+    many = KeptCode(str(folder))
+    for number in range(MOST_KEPT):
+        many.compile("a = 1", f"<attrs generated {number}>", "exec")
+    many.keep()
+    size = (folder / "attrs.code").stat().st_size
+    one = KeptCode(str(folder))
+    one.compile("a = 2", "<attrs generated one>", "exec")
+    one.keep()
+    assert 0 < (folder / "attrs.code").stat().st_size < size / 10
+
+
+def test_only_what_attrs_generates_is_kept(tmp_path):
+    code = KeptCode(str(tmp_path))
+    assert eval(code.compile("1 + 1", "<string>", "eval")) == 2
+    code.compile("hash((1234, 5))", "<attrs generated y>", "exec")
+    code.keep()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SyntaxError):
+        code.compile("a = = 1", "<attrs generated z>", "exec")
+
+
+COMPILES = """
+import ast, sys
+space = {}
+try:
+    how = (0, True) if sys.argv[1:] else ()
+    exec(compile("def f(a: not_there): pass", "x", "exec", *how), space)
+    print(space["f"].__annotations__)
+except NameError as error:
+    print(error)
+print(ast.dump(compile("a", "x", "eval", ast.PyCF_ONLY_AST, optimize=2)))
+"""
+INSTALLED = "from heddle_registry.kept_code import KeptCode; KeptCode('cache').install()"
+
+
+@pytest.mark.parametrize("words", [(), ("do not inherit",)])
+@pytest.mark.parametrize("future", ["pass", "from __future__ import annotations"])
+@pytest.mark.usefixtures("home")
+def test_everybody_elses_code_is_compiled_as_ever(future, words):
+    expected = run("-c", f"{future}\n{COMPILES}", *words)
+    found = run("-c", f"{future}\n{INSTALLED}\n{COMPILES}", *words)
+    assert (found.stdout, found.stderr) == (expected.stdout, "")
