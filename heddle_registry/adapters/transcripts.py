@@ -138,25 +138,24 @@ class TranscriptSource:
 
     def lines_by_head(
         self, head: re.Pattern[bytes], mark: bytes, kind: tuple[int, ...]
-    ) -> Iterator[list[tuple[int, bytes]]]:
-        """Yield ``(group, line)`` of the new, complete lines that may matter, many at a time.
+    ) -> Iterator[tuple[list[bytes], bytes]]:
+        """Yield the new, complete lines, each with its end, and their kinds, many at a time.
 
         For files of which most lines need no parsing. ``head`` describes how every line begins,
-        with a group around each beginning that matters: ``group`` is the number of the one that
-        matched, and lines whose head matched without a group are left out. Each head begins with
-        ``mark``, which no other place of a line holds. Lines that agree in the bytes from the
-        first number in ``kind`` to one of the others are taken for lines of one kind, if a head
-        ends before that one.
+        with a group around each beginning that matters: a line's kind is the number of the group
+        that matched, and 255 where the head matched without a group. Each head begins
+        with ``mark``, which no other place of a line holds. Lines that agree in the bytes from
+        the first number in ``kind`` to one of the others are taken for lines of one kind, if a
+        head ends before that one.
 
-        A line that begins otherwise, or was to be left out and has a second mark inside (a torn
-        write), comes with group 0 or less. Of the others the caller asks for a second mark where
-        it does not parse them. The file's last line may lack its end, as for `objects`.
+        A line that begins otherwise, has a second mark inside (a torn write) or no end is of kind
+        0: it has to be looked at. The file's last line may lack its end, as for `objects`.
         """
         for block, limit, base in self._blocks(tail=True):
             with memoryview(block)[:limit] as view:
-                self._lines, found = lines_by_head(bytes(view), head, mark, kind)
+                self._lines, kinds = lines_by_head(bytes(view), head, mark, kind)
             self._lines_at = base
-            yield found
+            yield self._lines, kinds
             self._lines = None
 
     @property
@@ -166,7 +165,7 @@ class TranscriptSource:
             return self._line_at
         # By identity: of two equal lines it is this one.
         place = next(place for place, line in enumerate(self._lines) if line is self._line)
-        return self._lines_at + place + sum(map(len, self._lines[:place]))
+        return self._lines_at + sum(map(len, self._lines[:place]))
 
     def parse(self, text: bytes) -> Any:
         """Parse one JSON value; raises ValueError where it is none."""

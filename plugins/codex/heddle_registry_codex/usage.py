@@ -13,8 +13,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from heddle_registry.adapters.transcript_lines import lines_of
 from heddle_registry.core.readings import UsageReadings
 from heddle_registry.core.usage import UsageCounter, UsageRecord, count, instant_s, text
+
+from .totals import NONE_YET, TYPE_AT, ends, readings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,30 +28,20 @@ if TYPE_CHECKING:
 BURST_S: Final = 1.0
 """A copied history is written in one go: its totals follow each other faster than any call."""
 _HEAD: Final = re.compile(
-    rb'\{"timestamp":"[^"\\]*",(?:"ordinal":\d+,)?"type":"'
+    rb'\{"timestamp":"20[^"\\]*",(?:"ordinal":\d+,)?"type":"'
     rb'(?:response_item","payload":\{"type":"(?:(\w+_call)"|\w+")'
     rb'|event_msg","payload":\{"type":"(?:(token_count)"|\w+")'
     rb'|(turn_context)","payload":\{|(session_meta|token_usage_record)","payload":\{'
     rb'|(?!response_item|event_msg)\w+","payload":\{)'
 )
 """How Codex itself begins a line: of most lines this tells that they matter not."""
-_MARK: Final = b'{"timestamp":"'
-_AT: Final = len(_MARK)
-_KIND: Final = (38, 73, 104)
-"""Where in a line the types stand, if its time is written to the millisecond, as it always was."""
-_CALL, _COUNT, _CONTEXT, _OTHER = range(1, 5)
+_MARK: Final = b'{"timestamp":"20'
+_KIND: Final = (TYPE_AT, 73, 104)
+"""Where in a line the types stand."""
+_ODD, _CALL, _COUNT, _CONTEXT, _OTHER = range(5)
+_STOP: Final = re.compile(b"[%b]" % bytes([_ODD, _CONTEXT, _OTHER]))
 _THREAD: Final = re.compile(r"rollout-.*-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl$")
-_COUNTED: Final = rb"(0|[1-9][0-9]{0,12})"
-_TOLD: Final = re.compile(
-    rb'"info":\{"total_token_usage":\{"input_tokens":%b,"cached_input_tokens":%b,'
-    rb'(?:"cache_write_input_tokens":%b,)?"output_tokens":%b,"reasoning_output_tokens":%b,'
-    rb'"total_tokens":[0-9]+\},"last_token_usage":' % (5 * (_COUNTED,))
-)
-"""A total as Codex itself writes it."""
-_BEFORE, _BEHIND = len(b'"info":{"total_token_usage":'), -len(b',"last_token_usage":')
 _CONTEXT_AT: Final = b'"cwd"'
-_NONE: Final = b"\n"
-"""No line holds it."""
 _NEEDLES: Final = (
     b'"token_count"',
     b'"token_usage_record"',
@@ -65,52 +58,50 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord | UsageCounter | U
     memory = source.memory
     calls: dict[str, int] = memory.setdefault("calls", {})
     before = dict(calls)
-    linked, called, last_total, total_at, last_context = _linked(memory), 0, _NONE, 0, _NONE
-    run: list[Reading] = []
-    for lines in source.lines_by_head(_HEAD, _MARK, _KIND):
-        for kind, raw in lines:
-            if raw.rfind(_MARK):
-                pass  # something is glued to it
-            elif kind == _CONTEXT:
-                # Nearly always the same again, under the id of another turn.
-                if raw.endswith(last_context):
-                    continue
-                last_context = raw[raw.find(_CONTEXT_AT) :] if _CONTEXT_AT in raw else _NONE
-            elif linked or not raw.endswith(b"}}"):
-                pass
-            elif kind == _CALL:
-                called += 1
+    linked, told, last_context = _linked(memory), NONE_YET, NONE_YET
+    for lines, kinds in source.lines_by_head(_HEAD, _MARK, _KIND):
+        begin, end = 0, len(lines)
+        for place in [*(found.start() for found in _STOP.finditer(kinds)), end]:
+            line, kind = (lines[place], kinds[place]) if place < end else (b"", _ODD)
+            # Nearly always the same again, under the id of another turn.
+            if kind == _CONTEXT and line.endswith(last_context):
                 continue
-            elif kind == _COUNT:
-                # Half of the totals are written twice, in the very same letters.
-                if raw.startswith(last_total, total_at):
-                    continue
-                if (told := _TOLD.search(raw)) is not None:
-                    total_at, end = told.span()
-                    last_total = raw[total_at:end]
-                    run.append(_reading_of(raw, told, last_total[_BEFORE:_BEHIND]))
-                    continue
-            if kind < _CALL and not any(needle in raw for needle in _NEEDLES):
+            if kind == _ODD and place < end and not any(needle in line for needle in _NEEDLES):
                 continue
-            if run:
-                yield _run(source, run)
-                run = []
-            _count(calls, memory, called)
-            called = 0
-            for line in source.objects(raw):
-                yield from _of_line(source, line, calls)
-            linked, last_total = _linked(memory), _NONE
-            if kind != _CONTEXT:
-                last_context = _NONE
-        if run:
-            yield _run(source, run)
-            run = []
-    _count(calls, memory, called)
+            quick = None if linked else _quick(source, lines[begin:place], kinds[begin:place], told)
+            if quick is None:
+                to_parse = [at for at in range(begin, place) if _ODD < kinds[at] <= _OTHER]
+            else:
+                to_parse, (readings, called, told) = [], quick
+                if readings:
+                    yield _run(source, readings)
+                _count(calls, memory, called)
+            if place < end:
+                to_parse.append(place)
+                last_context = NONE_YET
+                if kind == _CONTEXT and _CONTEXT_AT in line:
+                    last_context = line[line.find(_CONTEXT_AT) :]
+            for at in to_parse:
+                for found in source.objects(lines[at]):
+                    yield from _of_line(source, found, calls)
+                linked, told = _linked(memory), NONE_YET
+            begin = place + 1
     for model, number in calls.items():
         if number != before.get(model):
             # How many there are by now: in a longer copy of the file there are more, never other.
             key = f"{memory.get('thread') or source.path}:calls:{model}"
             yield UsageRecord(key, tool_calls=number, requests=0, model=model or None)
+
+
+def _quick(
+    source: TranscriptSource, lines: list[bytes], kinds: bytes, told: bytes
+) -> tuple[list[Reading], int, bytes] | None:
+    """Return what lines say without parsing them, and the last total; None where they must be."""
+    calls = lines_of(_CALL, lines, kinds)
+    if not all(map(ends, calls)):
+        return None
+    found = readings_of(lines_of(_COUNT, lines, kinds), told, source.parse)
+    return None if found is None else (found[0], len(calls), found[1])
 
 
 def _of_line(
@@ -186,21 +177,6 @@ def _own_thread(source: TranscriptSource, first: Any) -> Any:
     if named is None or named[1] == first:
         return first
     return named[1] if f'"{named[1]}"'.encode() in source.head(1 << 18) else first
-
-
-def _reading_of(raw: bytes, told: re.Match[bytes], total: bytes) -> Reading:
-    """Return what a line says that Codex itself wrote, without parsing it."""
-    given, held, new, output, thought = map(int, told.groups(b"0"))
-    return (
-        raw[_AT : raw.find(b'"', _AT)].decode("utf-8", "replace"),
-        max(0, given - held - new),
-        new,
-        held,
-        output,
-        thought,
-        # What the last call used comes next. If it is all, it was the first.
-        raw.startswith(total, told.end()),
-    )
 
 
 def _run(source: TranscriptSource, run: list[Reading]) -> UsageReadings:
