@@ -126,7 +126,8 @@ def replace_file(
     try:
         _rename(temp, path)
     except BaseException as error:
-        renamed = isinstance(error, OSError) and _is_gone(temp)
+        # One that cannot be looked for may be gone as well.
+        renamed = isinstance(error, OSError) and not os.path.lexists(temp)
         _discard(temp, None)
         if not isinstance(error, OSError):
             raise
@@ -333,16 +334,6 @@ def _discard(temp: str | None, fd: int | None) -> None:
             os.unlink(temp)
         except OSError:
             pass  # never made, or the next holder of the lock sweeps it
-
-
-def _is_gone(path: str) -> bool:
-    try:
-        os.lstat(path)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _not_to_read(path: str, state: os.stat_result, limit: int) -> UnreadableFile:

@@ -343,21 +343,20 @@ class Index:
         claims: Sequence[RecordFile[Claim]],
         gone_entries: Iterable[str],
         gone_claims: Iterable[str],
-    ) -> None:
+    ) -> bool:
         """Make the rows of these files, which changed since ``known``, and stamp the folders.
 
-        Whether that worked is to be seen by `is_at`: it does not on another index that came in
-        its place meanwhile.
+        Return whether that worked; it does not on another index that came in its place meanwhile.
         """
         with self._mutex:
             connection = self._connect()
             if connection is None:
-                return
+                return False
             try:
                 with connection:  # ends the transaction, however this ends
                     connection.execute("BEGIN IMMEDIATE")
                     if connection.execute("SELECT * FROM meta").fetchone() != known.meta:
-                        return
+                        return False
                     connection.executemany(PUT_ENTRY, map(file_values, entries))
                     connection.executemany(
                         "DELETE FROM entries WHERE name = ?",
@@ -371,6 +370,8 @@ class Index:
                     self._stamp(connection, stamps, True, bool(stamps[1]))
             except (sqlite3.Error, OSError):
                 self._drop()
+                return False
+            return True
 
 
 def _opened(path: str) -> sqlite3.Connection | None:

@@ -220,7 +220,9 @@ class Reader:
         claims, gone_claims = folders.claims.changed_since(known.claims)
         if any(map(is_closed, entries)) or any(map(is_closed, claims)):
             return None
-        index.catch_up(known, entries, claims, gone_entries, gone_claims)
+        # An edit in place moves no stamp: that the index is of this moment says not that it worked.
+        if not index.catch_up(known, entries, claims, gone_entries, gone_claims):
+            return None
         stamps = index.folder_stamps()
         return stamps if index.is_at(stamps) else None
 

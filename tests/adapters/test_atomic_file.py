@@ -326,6 +326,27 @@ def test_a_sweep_removes_every_left_over_and_follows_no_link(folder: Path) -> No
     assert sweep_temps(str(folder / "none")) == 0
 
 
+def test_where_nobody_can_tell_whether_the_rename_took_place_nobody_says_it_did_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A network that went away: the rename fails, and so does the look for what was renamed.
+    replace(folder, b"old")
+    real = os.lstat
+
+    def fail(path: str, *_: object) -> Any:
+        if "tmp" in os.path.basename(path):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "lstat", fail)
+        with pytest.raises(OutcomeUnknown):
+            replace(folder, b"new")
+    with pytest.raises(StoreUnavailable):
+        replace(folder, b"new")
+
+
 def test_only_what_bears_a_temporary_files_name_is_swept(folder: Path) -> None:
     # The folder may be one that a link led to.
     for name in (".profile", "letter.tmp", "letter", ".a.toml.0123.tmp", ".tmp"):

@@ -461,6 +461,22 @@ def test_a_journal_of_a_killed_writer_is_not_rolled_back_into_a_new_index(
     assert rows(store) == files(store)
 
 
+@pytest.mark.parametrize("why", ["another index", "no stamp", ""])
+def test_whoever_brings_the_index_up_to_date_is_told_whether_that_worked(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    # An edit in place moves no stamp: the index would look right by those.
+    known = store.index.known()
+    assert known is not None
+    if why == "another index":
+        known = known._replace(meta=("another boot", *known.meta[1:]))
+    elif why == "no stamp":
+        monkeypatch.setattr(os, "utime", lambda *_, **__: os.stat("/nowhere"))
+    assert store.index.catch_up(known, [], [], ["agent-a.toml"], []) is (not why)
+    monkeypatch.undo()
+    assert ("agent-a.toml" in rows(store)[0]) is bool(why)
+
+
 def test_an_index_is_asked_by_every_os_thread(store: DirectoryStore) -> None:
     assert store.index.known() is not None
     found: list[bool] = []
@@ -487,7 +503,7 @@ def test_an_index_that_vanishes_at_any_moment_fails_nobody(store: DirectoryStore
     known = store.index.known()
     assert known is not None
     os.unlink(store.layout.index)
-    store.index.catch_up(known, [], [], ["agent-a.toml"], [])
+    assert not store.index.catch_up(known, [], [], ["agent-a.toml"], [])
     store.index.record(store.index.folder_stamps(), {"agent-a.toml": None}, {}, lambda _: None)
     assert store.index.known() is None
 

@@ -260,6 +260,21 @@ def test_who_may_not_stamp_the_folders_tries_once_and_scans(
     assert not folder.is_up_to_date
 
 
+def test_who_could_not_bring_it_up_to_date_with_what_was_edited_in_place_says_so(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(os.path.join(folder.layout.agents, "agent-a.toml"), "wb") as file:
+        file.write(entry_to_toml(entry("agent-a", thread="edited")))
+    with folder.store.lock().held(), monkeypatch.context() as patched:
+        patched.setattr(folder.store.index, "catch_up", lambda *_: False)
+        assert not folder.store.catch_up()
+    with folder.store.lock().held():
+        assert folder.store.catch_up()
+    assert [one.session_id for one in folder.store.look(Query(thread="edited")).entries] == [
+        "agent-a"
+    ]
+
+
 def test_what_an_index_of_another_moment_knows_is_not_compared(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

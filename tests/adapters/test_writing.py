@@ -121,6 +121,26 @@ def test_what_was_made_before_a_step_that_fails_is_unmade(folder: Folder) -> Non
     assert loaded.claims["main"].fence == 3
 
 
+@pytest.mark.parametrize(("age_s", "is_kept"), [(60.0, True), (60.5, False)])
+def test_what_is_no_toml_is_put_aside_when_nobody_can_be_writing_it_any_more(
+    folder: Folder, age_s: float, *, is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = os.path.join(folder.layout.agents, "agent-bad.toml")
+    with open(path, "w") as file:
+        file.write("= torn")
+    os.utime(path, (1_000_000.0, 1_000_000.0))
+    monkeypatch.setattr(time, "time", lambda: 1_000_000.0 + age_s)
+    folder.write(PutEntry(entry("agent-b")))
+    assert os.path.exists(path) is is_kept
+
+
+def test_what_touches_no_record_stamps_no_folder(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "utime", lambda *_, **__: pytest.fail("nothing to stamp"))
+    folder.write(KeepQueries("agent-a", (QUERY,)))
+
+
 def indexed(folder: Folder, path: str) -> tuple[list[str], list[str], list[str]]:
     """Return what is found by branch and by folder, and every model, by whoever looks anew."""
     directory._shared.clear()
