@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -43,6 +44,8 @@ from heddle_registry.core.tree import ancestor_nodes, are_related, entries_by_ac
 from heddle_registry.errors import RegistryError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from heddle_registry.core.evidence import LivenessFile, Owner, Verdict
     from heddle_registry.core.release import HandOverRequest
     from heddle_registry.core.timestamp import Instant
@@ -116,6 +119,22 @@ def decide_reserve(
     entry is Active on the thread other than the asker, its ancestors and descendants, and
     entries of the same owner process. Unknown counts as living.
     """
+    found = _judged(request, loaded, now, facts)
+    return found() if callable(found) else found
+
+
+def foresee_reserve(
+    request: ReserveRequest, loaded: Loaded, now: Instant, facts: Facts
+) -> Decision[Answer] | NeedFacts:
+    """Return what `decide_reserve` would, but an empty decision where it would grant the branch."""
+    found = _judged(request, loaded, now, facts)
+    return Decision() if callable(found) else found
+
+
+def _judged(
+    request: ReserveRequest, loaded: Loaded, now: Instant, facts: Facts
+) -> Decision[Answer] | NeedFacts | Callable[[], Decision[Answer]]:
+    # What stands in the way; where nothing does, how the branch is granted.
     thread = request.thread
     if request.entry.session_id in loaded.used_ids:
         return Decision(answer=IdTaken(request.entry.session_id))
@@ -212,7 +231,22 @@ def decide_reserve(
             )
         )
 
-    fence = 1 + max([claim.fence, *(entry.fence or 0 for entry in others)])
+    if not force:
+        ended = ended[:MAX_SWEEP]
+    known_fence = max([claim.fence, *(entry.fence or 0 for entry in others)])
+    return partial(_granted, request, loaded, now, standing, known_fence, present, ended)
+
+
+def _granted(
+    request: ReserveRequest,
+    loaded: Loaded,
+    now: Instant,
+    standing: Standing,
+    known_fence: int,
+    present: Sequence[AgentEntry],
+    ended: Sequence[AgentEntry],
+) -> Decision[Answer]:
+    fence = 1 + known_fence
     new_entry = _new_entry(request, loaded, fence)
     new_claim = _ended_claim(standing, now, new_entry.session_id, request.force_reason).granted(
         new_holder(request, new_entry.session_id, now), fence, request.path
@@ -221,10 +255,7 @@ def decide_reserve(
     effects: list[Effect] = [PutEntry(new_entry), PutClaim(new_claim)]
     if standing.entry is not None and standing.entry.is_active:
         effects.append(PutEntry(apply_event(standing.entry, EntryEvent.ABANDON, now.at)))
-    effects += [
-        PutEntry(apply_event(entry, EntryEvent.ABANDON, now.at))
-        for entry in (ended if force else ended[:MAX_SWEEP])
-    ]
+    effects += [PutEntry(apply_event(entry, EntryEvent.ABANDON, now.at)) for entry in ended]
     effects += [RemoveEntry(session_id) for session_id in loaded.stale_ids[:MAX_SWEEP]]
     answer = Reserved(entry=new_entry, fence=fence, present=tuple(present))
     return Decision(answer=answer, effects=tuple(effects), commits=2)

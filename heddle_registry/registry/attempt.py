@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -23,9 +24,10 @@ from heddle_registry.core.reserve import (
     ReserveOutcome,
     ReserveRequest,
     decide_reserve,
+    foresee_reserve,
 )
 from heddle_registry.core.token import SALT_BYTES, hash_token
-from heddle_registry.core.transaction import Decision, Facts, IdTaken, Keys, Loaded, NeedFacts
+from heddle_registry.core.transaction import Facts, IdTaken, Keys
 from heddle_registry.errors import Held, OutcomeUnknown, RegistryError, UsageError
 from heddle_registry.registry.entries import no_free_id, normalised
 from heddle_registry.registry.looking import canonical_folder
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 
     from heddle_registry.core.entry import AgentEntry
     from heddle_registry.core.evidence import Owner
-    from heddle_registry.core.timestamp import Instant
     from heddle_registry.ports import Host, LivenessLock, Store
 
 
@@ -105,7 +106,7 @@ class Asker(Transactions):
             )
             # Most refusals are clear without the lock, and then nothing at all is written.
             facts: Facts = {}
-            early = self._peek(keys, _reserving(request), facts)
+            early = self._peek(keys, partial(foresee_reserve, request), facts)
             if early.refusal is not None:
                 raise early.refusal
             if isinstance(early.answer, LiveOwner):
@@ -119,7 +120,9 @@ class Asker(Transactions):
                 request = attrs.evolve(request, liveness=liveness.file)
             try:
                 # What is stale is removed by the way, once there is something to write.
-                answer = self._transact(attrs.evolve(keys, stale=True), _reserving(request), facts)
+                answer = self._transact(
+                    attrs.evolve(keys, stale=True), partial(decide_reserve, request), facts
+                )
             except BaseException as error:
                 if isinstance(error, OutcomeUnknown) or not isinstance(error, Exception):
                     self._give_back(entry.session_id, token)
@@ -177,12 +180,6 @@ def held_error(thread: str, outcome: LiveOwner) -> Held:
         frees_when=outcome.frees_when,
         state=outcome.state,
     )
-
-
-def _reserving(
-    request: ReserveRequest,
-) -> Callable[[Loaded, Instant, Facts], Decision[Reserved | LiveOwner | IdTaken] | NeedFacts]:
-    return lambda loaded, now, facts: decide_reserve(request, loaded, now, facts)
 
 
 def _for_owner(entry: AgentEntry, terms: Terms) -> AgentEntry:

@@ -10,7 +10,7 @@ from heddle_registry.core.claim import Claim, ClaimState
 from heddle_registry.core.entry import AgentEntry, EntryExtension
 from heddle_registry.core.release import Bearer, HandOverRequest, decide_hand_over, decide_release
 from heddle_registry.core.renew import decide_renew
-from heddle_registry.core.reserve import ReserveRequest, decide_reserve
+from heddle_registry.core.reserve import ReserveRequest, decide_reserve, foresee_reserve
 from heddle_registry.core.selection import select
 from heddle_registry.core.selection_maps import RecordMaps
 from heddle_registry.core.timestamp import Timestamp
@@ -102,7 +102,12 @@ class Situation:
             fresh_ids=(asked.entry.session_id,),
             stale=True,
         )
-        decision = decide_reserve(asked, attrs.evolve(loaded, line=line), NOW, facts)
+        loaded = attrs.evolve(loaded, line=line)
+        decision = decide_reserve(asked, loaded, NOW, facts)
+        # A look without the lock hears the same, but for what would be written.
+        foreseen = foresee_reserve(asked, loaded, NOW, facts)
+        would_write = isinstance(decision, Decision) and decision.effects
+        assert foreseen == (Decision() if would_write else decision)
         return self.keep(decision) if keep else decision
 
     def renew(self, session_id: str = HOLDER, token: str | None = TOKEN) -> Decision[Any]:
