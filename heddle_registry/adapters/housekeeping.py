@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from heddle_registry.adapters.atomic_file import is_temp
 from heddle_registry.adapters.folders import Folders
 from heddle_registry.adapters.layout import SUFFIX
-from heddle_registry.adapters.liveness_file import observe_liveness
+from heddle_registry.adapters.liveness_file import is_held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,15 +117,6 @@ def _orphans(layout: Layout, live: list[str], queries: list[str]) -> Iterator[st
         session_id = name.removesuffix(_QUERIES)
         if name != session_id and not is_here(session_id):
             yield os.path.join(layout.queries, name)
-
-
-def is_held(path: str) -> bool:
-    """Return whether somebody keeps that lock file locked."""
-    try:
-        state = os.lstat(path)
-    except OSError:
-        return False
-    return observe_liveness(path, state.st_dev, state.st_ino) == "held"
 
 
 def _names(folder: str) -> list[str]:

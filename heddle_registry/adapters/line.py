@@ -18,7 +18,7 @@ from heddle_registry.adapters.atomic_file import UnreadableFile, read_file
 from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.adapters.liveness_file import (
     hold_liveness,
-    observe_liveness,
+    is_held,
     wait_until_free,
 )
 from heddle_registry.core.limits import MAX_TTL_S
@@ -46,7 +46,7 @@ def living_tickets(layout: Layout, thread: str, now: Instant) -> tuple[str, ...]
     return tuple(
         ticket
         for ticket in _tickets(folder)
-        if _is_living(path := os.path.join(folder, ticket)) and not _is_overdue(path, now)
+        if is_held(path := os.path.join(folder, ticket)) and not _is_overdue(path, now)
     )
 
 
@@ -63,14 +63,6 @@ def _tickets(folder: str) -> list[str]:
 def _is_ticket(name: str) -> bool:
     # `isdigit` alone takes digits of any script, of which some are no number.
     return len(name) == _DIGITS and name.isascii() and name.isdigit()
-
-
-def _is_living(path: str) -> bool:
-    try:
-        state = os.lstat(path)
-    except OSError:
-        return False
-    return observe_liveness(path, state.st_dev, state.st_ino) == "held"
 
 
 def _is_overdue(path: str, now: Instant) -> bool:
@@ -236,7 +228,7 @@ def join(layout: Layout, thread: str, deadline_s: float, clock: Callable[[], Ins
         raise StoreUnavailable(folder, "a link stands in the place of a folder")
     tickets = _tickets(folder)
     for ticket in tickets:
-        if not _is_living(os.path.join(folder, ticket)):
+        if not is_held(os.path.join(folder, ticket)):
             _remove(folder, ticket)
     number = int(tickets[-1]) + 1 if tickets else 1
     ticket = f"{number:0{_DIGITS}d}"

@@ -124,6 +124,15 @@ def observe_liveness(path: str, device: int, inode: int) -> Literal["held", "fre
         close_lock(fd)
 
 
+def is_held(path: str) -> bool:
+    """As `observe_liveness`, whichever file lies there: whether somebody keeps it locked."""
+    try:
+        state = os.lstat(path)
+    except OSError:
+        return False
+    return observe_liveness(path, *identity_of(state)) == "held"
+
+
 def wait_until_free(path: str, device: int, inode: int, timeout_s: float) -> bool:
     """Sleep until the recorded liveness lock is released; False when it was not in time.
 

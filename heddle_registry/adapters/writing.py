@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from heddle_registry.adapters.atomic_file import remove_file, replace_file, sweep_temps
 from heddle_registry.adapters.index_rows import claim_keys
-from heddle_registry.adapters.liveness_file import observe_liveness
+from heddle_registry.adapters.liveness_file import is_held
 from heddle_registry.codec import claim_to_toml, entry_to_toml, is_from_newer_schema, is_not_toml
 from heddle_registry.core.transaction import KeepQueries, PutClaim, PutEntry, RemoveEntry
 from heddle_registry.errors import OutcomeUnknown, RecordCorrupt, RegistryError, StoreUnavailable
@@ -141,14 +141,12 @@ class Writer:
         match effect:
             case PutEntry(entry):
                 name = layout.entry_name(entry.session_id)
-                self._folders.agents.forget(name)
                 self._entries[name] = entry
                 replace_file(layout.agents, name, entry_to_toml(entry), tmp_dir=layout.tmp)
                 self._folders.agents.remember(name, entry)
             case PutClaim(claim):
                 name = layout.claim_name(claim.thread)
                 layout.make_folder(layout.claims)
-                self._folders.claims.forget(name)
                 known = self._claims.get(name) or self._loaded.claims.get(claim.thread)
                 is_renewal = claim_keys(known) == claim_keys(claim)
                 self._moved_claims |= not is_renewal
@@ -178,7 +176,7 @@ class Writer:
         remove_file(layout.agents, name)
         live = os.path.join(layout.live, session_id)
         for path in (os.path.join(layout.queries, session_id + ".jsonl"), live):
-            if path == live and _is_held(live):
+            if path == live and is_held(live):
                 continue  # a holder whose entry a stranger ended: its lock still speaks for it
             with suppress(OSError):
                 os.unlink(path)
@@ -211,14 +209,6 @@ class Writer:
 
     def _entry_path(self, session_id: str) -> str:
         return os.path.join(self._layout.agents, self._layout.entry_name(session_id))
-
-
-def _is_held(path: str) -> bool:
-    try:
-        state = os.lstat(path)
-    except OSError:
-        return False
-    return observe_liveness(path, state.st_dev, state.st_ino) == "held"
 
 
 def rewrites_newer(effect: Effect, loaded: Loaded) -> TypeGuard[PutEntry]:

@@ -14,6 +14,7 @@ import pytest
 from heddle_registry.adapters import liveness_file, lock_file
 from heddle_registry.adapters.liveness_file import (
     hold_liveness,
+    is_held,
     liveness_holders,
     observe_liveness,
     wait_until_free,
@@ -55,6 +56,17 @@ def test_it_is_held_until_released_and_then_free(tmp_path: Path) -> None:
     lock.release()
     lock.release()
     assert observe_liveness(path, lock.device, lock.inode) == "free"
+
+
+def test_whether_anybody_holds_it_is_told_without_knowing_the_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "agent-1")
+    assert not is_held(path)
+    lock = hold_liveness(path)
+    assert is_held(path)
+    (tmp_path / "link").symlink_to(path)
+    assert not is_held(str(tmp_path / "link"))
+    lock.release()
+    assert not is_held(path)
 
 
 def test_without_the_recorded_file_there_is_no_fact(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import pytest
 from heddle_registry.adapters import directory, writing
 from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.adapters.liveness_file import hold_liveness
+from heddle_registry.adapters.record_files import RecordFile
 from heddle_registry.core.claim import Claim, ClaimHolder
 from heddle_registry.core.entry import SCHEMA, AgentEntry, ContextQueryEntry
 from heddle_registry.core.lifecycle import AgentStatus
@@ -130,8 +132,25 @@ def test_what_is_no_toml_is_put_aside_when_nobody_can_be_writing_it_any_more(
         file.write("= torn")
     os.utime(path, (1_000_000.0, 1_000_000.0))
     monkeypatch.setattr(time, "time", lambda: 1_000_000.0 + age_s)
+    assert [problem.path for problem in folder.store.look(Query()).problems] == [path]
     folder.write(PutEntry(entry("agent-b")))
     assert os.path.exists(path) is is_kept
+    known = folder.store.index.known()
+    assert known is not None
+    assert ("agent-bad.toml" in known.entries) is is_kept
+
+
+def test_what_was_removed_is_kept_in_nobodys_memory(folder: Folder) -> None:
+    def kept() -> list[str]:
+        files = [one for one in gc.get_objects() if isinstance(one, RecordFile)]
+        return [one.name for one in files if one.path.startswith(folder.layout.agents)]
+
+    folder.store.look(Query())
+    assert "agent-a.toml" in kept()
+    folder.write(RemoveEntry("agent-a"))
+    folder.store.look(Query())
+    gc.collect()
+    assert "agent-a.toml" not in kept()
 
 
 def test_what_touches_no_record_stamps_no_folder(

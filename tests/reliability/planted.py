@@ -424,7 +424,7 @@ BUGS = (
     Bug(
         "line",
         "a dead waiter counts",
-        _patched(line, "_is_living", lambda _: True),
+        _patched(line, "is_held", lambda _: True),
         promises.a_dead_waiter_is_passed_over,
     ),
     Bug(

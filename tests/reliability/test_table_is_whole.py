@@ -25,7 +25,7 @@ ONLY_LOOK = {
     "DirectoryStore.look", "DirectoryStore.observe", "DirectoryStore.peek",
     # Nobody else's business: no file, or one that is there already.
     "DirectoryStore.lock", "HeldFile.fileno", "HeldFile.release", "Place.wait",
-    "housekeeping.is_held", "housekeeping.leftovers", "housekeeping.temp_files",
+    "housekeeping.leftovers", "housekeeping.temp_files",
     "line.living_tickets", "moving.kept_name", "repair.claim_name_by_content", "repair.counted",
     "repair.is_spare", "repair.name_by_content", "repair.named", "repair.next_fence",
     "repair.thread_of_claim", "repair.why_wait",
