@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_EVERYTHING = (Query(), Query(include_stale=True))
-
 _FEW = 16
 """Entries whose claims are looked up one by one."""
 
@@ -302,9 +300,7 @@ class DirectoryStore:
 
 
 def _answer(query: Query, records: FoundRecords, now: Instant) -> Look:
-    found = records.matching(query, now)
-    if query not in _EVERYTHING:
-        found = list(filter(matcher(query), found))
+    found = list(filter(matcher(query), records.matching(query, now)))
     held = _held_claims(records, found)
     entries = tuple(
         with_heartbeat(entry, held[entry.thread]) if entry.thread in held else entry
