@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
@@ -56,24 +57,13 @@ _MOST_SHARED = 8
 """Registries whose parsed records and open index are kept; the one opened first goes first."""
 
 
-def _once(read: Callable[[], str]) -> Callable[[], str]:
-    # A process ends with its boot.
-    known: list[str] = []
-
-    def value() -> str:
-        if not known:
-            known.append(read())
-        return known[0]
-
-    return value
-
-
 def shared_parts(layout: Layout, host: Host) -> tuple[Folders, Index]:
     """Return the process's parsed records and index connection of a registry."""
     key = layout.root
     parts = _shared.get(key)
     if parts is None:
-        parts = (Folders(layout), Index(layout, _once(lambda: host.now().boot_id)))
+        # Asked once: a process ends with its boot.
+        parts = (Folders(layout), Index(layout, cache(lambda: host.now().boot_id)))
         while len(_shared) >= _MOST_SHARED:
             with suppress(StopIteration, KeyError):  # another OS thread was first
                 _, oldest = _shared.pop(next(iter(_shared)))

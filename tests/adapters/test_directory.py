@@ -26,7 +26,7 @@ from heddle_registry import (
     StoreUnavailable,
     UnknownEntry,
 )
-from heddle_registry.adapters import line
+from heddle_registry.adapters import directory, line
 from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.adapters.found_records import FoundRecords
 from heddle_registry.adapters.layout import thread_hash
@@ -620,3 +620,42 @@ def test_the_claims_of_a_few_entries_are_read_by_name_and_of_many_those_that_are
     name = "held_claims" if by_name else "claim"
     monkeypatch.setattr(FoundRecords, name, lambda *_: pytest.fail("that is more to read"))
     assert registry.look().claims == expected
+
+
+def test_a_second_store_of_a_folder_begins_with_what_the_first_has_parsed(
+    heddle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = FakeHost()
+    one, two = DirectoryStore(str(heddle_dir), host), DirectoryStore(str(heddle_dir), host)
+    assert one.index is two.index
+    assert one.index.boot_id() == host.now().boot_id
+    monkeypatch.setattr(host, "now", lambda: pytest.fail("a process ends with its boot"))
+    assert two.index.boot_id()
+
+
+def test_of_many_registries_the_parts_of_the_last_eight_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "_shared", {})
+    stores = [DirectoryStore(str(tmp_path / str(number)), FakeHost()) for number in range(9)]
+    again = [DirectoryStore(store.heddle_dir, FakeHost()) for store in reversed(stores)]
+    kept = [new.index is old.index for new, old in zip(again, reversed(stores), strict=True)]
+    assert kept == [True] * 8 + [False]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="descriptors cannot be looked at")
+def test_a_forked_child_leaves_the_open_index_of_its_parent_alone_and_opens_its_own(
+    heddle_dir: Path, registry: AgentRegistry
+) -> None:
+    reserve(registry)
+    assert len(registry.list()) == 1
+    path = str(heddle_dir / "index.sqlite")
+
+    def opened() -> int:
+        return [
+            os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
+        ].count(path)
+
+    assert opened() == 1
+    assert in_fork(lambda: (reserve(registry, "other").fence, opened())) == (1, 2)
+    assert opened() == 1
