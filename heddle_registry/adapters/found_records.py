@@ -229,7 +229,7 @@ class FoundRecords:
 
     def _bad(self, stamps: Stamps) -> Iterable[RecordFile[AgentEntry]]:
         # Of those that became so since, `_spoilt` tells more.
-        names = _of_that_moment(self._index.names(stamps, "entries", "is_record = 0"))
+        names = _of_that_moment(self._index.names_of_no_records(stamps, "entries"))
         files = map(self._folders.agents.one, names)
         return [file for file in files if file is not None and file.name not in self._spoilt]
 
@@ -238,7 +238,7 @@ class FoundRecords:
         if self._stamps is None:
             return self.snapshot().problems
         found = [problem_of(damage.path, damage.error, damage.thread) for damage in self.damage()]
-        for name in _of_that_moment(self._index.names(self._stamps, "claims", "is_record = 0")):
+        for name in _of_that_moment(self._index.names_of_no_records(self._stamps, "claims")):
             self._claim_file(name)
         return (*found, *self._bad_claims.values())
 

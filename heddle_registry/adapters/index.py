@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 _MOST_KEPT: Final = 32
 _SETTLED_AT_ONCE: Final = 8
+_NO_RECORD: Final = ("is_record = 0", ())
 Stamps = tuple[int, int]
 """The mtimes of ``agents`` and ``claims`` in nanoseconds; 0 for a missing folder."""
 
@@ -106,9 +107,12 @@ class Index:
         """Return whether the index describes the folders that bear ``stamps``."""
         if stamps == self._kept_at:
             return True
-        if self._read(stamps, "SELECT 1", ()) is None:
+        # What nearly every question asks next costs no look of its own.
+        asked = ("entries", *_NO_RECORD)
+        names = self._names(stamps, *asked)
+        if names is None:
             return False
-        self._kept_at, self._kept = stamps, {}
+        self._kept_at, self._kept = stamps, {asked: names}
         return True
 
     def kept(self, stamps: Stamps, asked: object) -> list[Any] | None:
@@ -200,16 +204,23 @@ class Index:
         asked = (table, where, tuple(arguments))
         names = self.kept(stamps, asked)
         if names is None:
-            rows = self._read(
-                stamps,
-                f"SELECT name FROM {table} WHERE {where}",  # noqa: S608 (our own text)
-                arguments,
-            )
-            if rows is None:
-                return None
-            names = [shown_name(row[0]) for row in rows]
-            self.keep(stamps, asked, names)
+            names = self._names(stamps, *asked)
+            if names is not None:
+                self.keep(stamps, asked, names)
         return names
+
+    def names_of_no_records(
+        self, stamps: Stamps, table: Literal["entries", "claims"]
+    ) -> list[str] | None:
+        """Return names of files that are no records; None where the index is not at ``stamps``."""
+        return self.names(stamps, table, *_NO_RECORD)
+
+    def _names(
+        self, stamps: Stamps, table: str, where: str, arguments: Sequence[Any]
+    ) -> list[str] | None:
+        query = f"SELECT name FROM {table} WHERE {where}"  # noqa: S608 (our own text)
+        rows = self._read(stamps, query, arguments)
+        return None if rows is None else [shown_name(row[0]) for row in rows]
 
     def claim_names_of(self, stamps: Stamps, session_id: str) -> list[str] | None:
         """Return names of the claims that name a session as holder or past holder."""
