@@ -643,19 +643,39 @@ def test_of_many_registries_the_parts_of_the_last_eight_are_kept(
     assert kept == [True] * 8 + [False]
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="descriptors cannot be looked at")
+descriptors = pytest.mark.skipif(
+    not os.path.isdir("/proc/self/fd"), reason="descriptors cannot be looked at here"
+)
+
+
+def times_open(path: Path) -> int:
+    fds = os.listdir("/proc/self/fd")
+    return [os.path.realpath(f"/proc/self/fd/{fd}") for fd in fds].count(str(path))
+
+
+@descriptors
+def test_an_index_that_is_not_kept_is_closed_although_its_store_is_still_there(
+    heddle_dir: Path, registry: AgentRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "_MOST_SHARED", 1)
+    reserve(registry)
+    registry.look()
+    reserve(registry, "other")
+    assert times_open(heddle_dir / "index.sqlite") == 1
+    DirectoryStore(str(heddle_dir / "another"), FakeHost())
+    assert times_open(heddle_dir / "index.sqlite") == 0
+    reserve(registry, "third")
+    assert len(registry.list()) == 3
+
+
+@descriptors
 def test_a_forked_child_leaves_the_open_index_of_its_parent_alone_and_opens_its_own(
     heddle_dir: Path, registry: AgentRegistry
 ) -> None:
+    path = heddle_dir / "index.sqlite"
     reserve(registry)
     assert len(registry.list()) == 1
-    path = str(heddle_dir / "index.sqlite")
-
-    def opened() -> int:
-        return [
-            os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
-        ].count(path)
-
-    assert opened() == 1
-    assert in_fork(lambda: (reserve(registry, "other").fence, opened())) == (1, 2)
-    assert opened() == 1
+    assert times_open(path) == 1
+    child = in_fork(lambda: (reserve(registry, "other").fence, times_open(path)))
+    assert child == (1, 2)
+    assert times_open(path) == 1
