@@ -76,8 +76,8 @@ class Index:
         self._opened: tuple[int, int, int] | None = None  # pid, device, inode
         self.tick_ns = CLOCK_TICK_NS
         """Within how long after a change a file may change again without a trace."""
-        self._kept_at: Stamps | None = None
-        self._kept: dict[object, list[Any]] = {}
+        # Of which moment, and what: in one, for other OS threads move on at any time.
+        self._kept: tuple[Stamps | None, dict[object, list[Any]]] = (None, {})
         self.is_off = os.environ.get("HEDDLE_REGISTRY_INDEX", "").lower() in {"0", "off", "no"}
 
     def forget_parent(self) -> None:
@@ -105,26 +105,28 @@ class Index:
 
     def is_at(self, stamps: Stamps) -> bool:
         """Return whether the index describes the folders that bear ``stamps``."""
-        if stamps == self._kept_at:
+        if stamps == self._kept[0]:
             return True
         # What nearly every question asks next costs no look of its own.
         asked = ("entries", *_NO_RECORD)
         names = self._names(stamps, *asked)
         if names is None:
             return False
-        self._kept_at, self._kept = stamps, {asked: names}
+        self._kept = (stamps, {asked: names})
         return True
 
     def kept(self, stamps: Stamps, asked: object) -> list[Any] | None:
         """Return what was kept of the same question at the same stamps."""
-        return self._kept.get(asked) if stamps == self._kept_at else None
+        at, answers = self._kept
+        return answers.get(asked) if stamps == at else None
 
     def keep(self, stamps: Stamps, asked: object, answer: list[Any]) -> None:
         """Keep an answer for as long as nothing is renamed, made or removed in the folders."""
-        if stamps == self._kept_at:
-            if len(self._kept) >= _MOST_KEPT:
-                self._kept = {}
-            self._kept[asked] = answer
+        at, answers = self._kept
+        if stamps == at:
+            if len(answers) >= _MOST_KEPT:
+                answers.clear()
+            answers[asked] = answer
 
     def _read(
         self, stamps: Stamps, query: str, arguments: Sequence[Any]

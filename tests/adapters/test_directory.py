@@ -30,8 +30,10 @@ from heddle_registry.adapters import directory, line
 from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.adapters.found_records import FoundRecords
 from heddle_registry.adapters.layout import thread_hash
+from heddle_registry.codec import entry_to_toml
 from heddle_registry.core.evidence import LivenessFact, Subject
 from heddle_registry.core.timestamp import Timestamp
+from heddle_registry.core.transaction import Keys
 from heddle_registry.explain import why_branch
 from heddle_registry.ports.query import Query
 from heddle_registry.testing.fake_host import FakeHost
@@ -641,6 +643,22 @@ def test_of_many_registries_the_parts_of_the_last_eight_are_kept(
     again = [DirectoryStore(store.heddle_dir, FakeHost()) for store in reversed(stores)]
     kept = [new.index is old.index for new, old in zip(again, reversed(stores), strict=True)]
     assert kept == [True] * 8 + [False]
+
+
+def test_who_peeks_without_the_lock_brings_no_index_up_to_date(
+    heddle_dir: Path, registry: AgentRegistry
+) -> None:
+    reserve(registry)
+    store = DirectoryStore(str(heddle_dir), FakeHost())
+    assert store.heddle_dir == str(heddle_dir)
+    store.look(Query())
+    assert store.index.is_at(store.index.folder_stamps())
+    with flock_holder(store.lock().path):
+        path = heddle_dir / "agents" / "agent-new.toml"
+        path.write_bytes(entry_to_toml(building(registry, "other")("agent-new")))
+        loaded, _ = store.peek(Keys(threads=("other",)))
+        assert list(loaded.entries) == ["agent-new"]
+        assert not store.index.is_at(store.index.folder_stamps())
 
 
 descriptors = pytest.mark.skipif(

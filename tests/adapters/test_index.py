@@ -155,6 +155,30 @@ def test_an_answer_is_kept_for_its_own_moment_only(store: DirectoryStore) -> Non
     assert store.index.kept((1, 1), "asked") is None
 
 
+def test_an_answer_is_not_kept_for_the_moment_that_another_os_thread_moved_on_to(
+    store: DirectoryStore,
+) -> None:
+    index, before = store.index, store.index.folder_stamps()
+    assert index.is_at(before)
+
+    class MovesOn(tuple[int, int]):
+        """Stamps that are still being compared when another OS thread looks."""
+
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            write(store, PutEntry(entry("agent-c")))
+            assert index.is_at(index.folder_stamps())
+            return tuple(self) == other
+
+        __hash__ = tuple.__hash__
+
+    index.keep(MovesOn(before), "asked", ["of before"])
+    now = index.folder_stamps()
+    assert now != before
+    assert index.kept(now, "asked") is None
+
+
 @pytest.mark.parametrize("why", ["another moment", "a full disk", "Ctrl-C"])
 def test_a_change_that_cannot_be_recorded_leaves_no_transaction_open(
     store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, why: str

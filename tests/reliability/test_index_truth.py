@@ -332,7 +332,7 @@ def test_no_row_of_another_boot_or_version_is_believed(registry, heddle, why, mo
     other = AgentRegistry(heddle)
     assert other.store.index.is_at(other.store.index.folder_stamps())
     other.store.index.close()
-    other.store.index._kept_at = None
+    other.store.index._kept = (None, {})
     if why == "another boot":
         monkeypatch.setattr(other.store.index, "boot_id", lambda: "another-boot")
     elif why == "another version":
