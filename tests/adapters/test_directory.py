@@ -33,7 +33,7 @@ from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.codec import entry_to_toml
 from heddle_registry.core.evidence import LivenessFact, Subject
 from heddle_registry.core.timestamp import Timestamp
-from heddle_registry.core.transaction import Keys
+from heddle_registry.core.transaction import Decision, Keys, NeedFacts
 from heddle_registry.explain import why_branch
 from heddle_registry.ports.query import Query
 from heddle_registry.testing.fake_host import FakeHost
@@ -643,6 +643,70 @@ def test_of_many_registries_the_parts_of_the_last_eight_are_kept(
     again = [DirectoryStore(store.heddle_dir, FakeHost()) for store in reversed(stores)]
     kept = [new.index is old.index for new, old in zip(again, reversed(stores), strict=True)]
     assert kept == [True] * 8 + [False]
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_who_needs_facts_first_or_changes_nothing_leaves_all_as_it_is(
+    heddle_dir: Path, registry: AgentRegistry, *, is_made: bool
+) -> None:
+    store = DirectoryStore(str(heddle_dir), FakeHost())
+    if is_made:
+        reserve(registry)
+        path = heddle_dir / "agents" / "agent-bad.toml"
+        path.write_bytes(BAD)
+        os.utime(path, (1, 1))  # the next who writes puts it aside
+        (heddle_dir / "tmp" / ".left.tmp").touch()
+    before = contents(heddle_dir)
+    asked = NeedFacts((Subject(session_id="agent-a"),))
+    assert store.transact(Keys(), lambda *_: asked, {}) is asked
+    decided: Decision[str] = Decision(answer="refused")
+    assert store.transact(Keys(), lambda *_: decided, {}) is decided
+    assert contents(heddle_dir) == before
+    assert heddle_dir.exists() is is_made
+
+
+def test_what_nobody_needs_is_named_and_removed_and_what_is_unsafe_is_told(
+    heddle_dir: Path, registry: AgentRegistry
+) -> None:
+    reserve(registry)
+    registry.look()
+    store = DirectoryStore(str(heddle_dir), registry.host, lock_timeout_s=5)
+    left = heddle_dir / "tmp" / ".left.tmp"
+    left.touch()
+    assert store.tidy(dry_run=True) == ("tmp/.left.tmp",)
+    assert left.exists()
+    assert store.tidy() == ("tmp/.left.tmp",)
+    assert not left.exists()
+    assert store.tidy() == ()
+    assert {"folder", "lock", "index", "entries"} <= {c.name for c in store.examine(registry.host)}
+    (path,) = (heddle_dir / "agents").glob("*.toml")
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert store.edited_in_place() == (path.name,)
+    with store.lock().held(5):
+        assert store.catch_up()
+    assert store.edited_in_place() == ()
+
+
+def test_a_liveness_lock_is_held_told_and_let_go_with_or_without_its_file(
+    heddle_dir: Path, registry: AgentRegistry
+) -> None:
+    reserve(registry)
+    store = DirectoryStore(str(heddle_dir), FakeHost())
+    path = heddle_dir / "live" / "agent-a"
+    for inheritable, keeps in ((False, True), (True, False)):
+        lock = store.hold_liveness("agent-a", inheritable=inheritable)
+        assert lock is not None
+        assert (lock.file.device, lock.file.inode) == (path.stat().st_dev, path.stat().st_ino)
+        assert os.get_inheritable(lock.fileno()) is inheritable
+        subject = Subject(session_id="agent-a", liveness=lock.file)
+        held = store.observe(FakeHost(), subject, details=True)
+        assert (held.liveness, held.descriptor_pids) == (LivenessFact.HELD, (os.getpid(),))
+        assert store.observe(FakeHost(), subject).descriptor_pids == ()
+        fd = lock.fileno()
+        (lock.release if keeps else lock.discard)()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+        assert path.exists() is keeps
 
 
 def test_who_peeks_without_the_lock_brings_no_index_up_to_date(
