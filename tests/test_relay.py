@@ -31,6 +31,11 @@ PLUGINS = recordings.plugins()
 SECRET = "sk-this-is-nobody-elses-business"
 
 
+@pytest.fixture(autouse=True)
+def _no_faults_of_others() -> None:
+    PLUGINS.faults.clear()  # or one fault would fail every later test of the process
+
+
 class Scenery:
     """A repository, and harnesses in it whose hooks call `relay`."""
 
