@@ -709,6 +709,33 @@ def test_a_liveness_lock_is_held_told_and_let_go_with_or_without_its_file(
         assert path.exists() is keeps
 
 
+def test_where_there_are_no_lines_and_no_locks_nothing_is_made_of_either(
+    heddle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line, "HAS_LINES", False)
+    store = DirectoryStore(str(heddle_dir), FakeHost())
+    assert store.hold_liveness("agent-a") is None
+    with store.join_line("main", 5) as place:
+        assert isinstance(place, line.LonelyPlace)
+    assert not heddle_dir.exists()
+
+
+def test_a_place_in_the_line_is_given_up_however_the_wait_ends(heddle_dir: Path) -> None:
+    store = DirectoryStore(str(heddle_dir), FakeHost())
+    (waiting,) = [heddle_dir / "wait" / thread_hash("main")]
+
+    def give_up() -> None:
+        with store.join_line("main", 5) as place:
+            assert [path.name for path in waiting.glob("[0-9]*") if path.suffix == ""] == [
+                place.ticket
+            ]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        give_up()
+    assert list(waiting.iterdir()) == []
+
+
 def test_who_peeks_without_the_lock_brings_no_index_up_to_date(
     heddle_dir: Path, registry: AgentRegistry
 ) -> None:
