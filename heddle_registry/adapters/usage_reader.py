@@ -45,6 +45,9 @@ WAITING_RECORDS: Final = 500
 FLUSH_RECORDS: Final = 20_000
 """Records held in memory before they are joined with the stored ones (about 10 MB)."""
 
+COLLECT_OBJECTS: Final = 100_000
+"""So many new objects are looked through for cycles at once, while usage is read."""
+
 
 class Prices(Protocol):
     """What a price adapter answers; `prices.GenaiPrices` is the one we ship."""
@@ -153,12 +156,19 @@ def _run(
     window: Window,
     prices: Prices | None,
 ) -> UsageReport:
+    import gc
+
     from heddle_registry.adapters.usage_state import UsageState
 
     state = UsageState(path)
+    # Rows wait by the thousand, and none of them is part of a cycle that has to be looked for.
+    thresholds = gc.get_threshold()
+    if thresholds[0]:
+        gc.set_threshold(max(thresholds[0], COLLECT_OBJECTS), *thresholds[1:])
     try:
         return _Reading(state, readers, progress).run(sources, window, prices)
     finally:
+        gc.set_threshold(*thresholds)
         state.close()
 
 

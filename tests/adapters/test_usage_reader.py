@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sqlite3
@@ -219,6 +220,26 @@ def test_a_plugin_that_answers_nonsense_or_is_missing_is_named(tmp_path: Path) -
     assert "not UsageRecord" in found.faults[0].detail
     assert read_usage([("y", str(path), None)], {}).faults[0].code == "no_reader"
     assert read_usage([("x", str(path), None)], {"x": lambda _: None}).faults == ()
+
+
+def test_reading_leaves_the_search_for_cycles_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("{}\n")
+    before, during = gc.get_threshold(), []
+
+    def records(source: Any) -> None:
+        during.append(gc.get_threshold())
+        raise ValueError(source.path)
+
+    for thresholds in (before, (0, 10, 10)):
+        gc.set_threshold(*thresholds)
+        try:
+            report = read_usage([("acme", str(path), None)], {"acme": records})
+            assert gc.get_threshold() == thresholds
+        finally:
+            gc.set_threshold(*before)
+        assert [fault.code for fault in report.faults] == ["plugin"]
+    assert [found[0] for found in during] == [usage_reader.COLLECT_OBJECTS, 0]
 
 
 def test_each_harness_has_ids_of_its_own(tmp_path: Path) -> None:
