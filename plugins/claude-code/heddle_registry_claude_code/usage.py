@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from heddle_registry.adapters.transcripts import TranscriptSource
 
+    _Object = dict[str, Any]
+    _Best = tuple[_Object, _Object, _Object, _Object, str | None, Any]
+    """Of the line with a response's largest numbers: line, entry, message, usage, agent, time."""
+
 OPEN_RESPONSES: Final = 16
 """Responses whose lines may still come interleaved with others'."""
 PLAUSIBLE_CHARS_PER_TOKEN: Final = 20
@@ -32,55 +36,55 @@ GENUINE_ID_CHARS: Final = 24
 def records(source: TranscriptSource) -> Iterator[UsageRecord]:
     """Yield a record for each response, as far as its lines are there."""
     opened: dict[str, list[Any]] = source.memory.setdefault("open", {})
-    last: tuple[Any, ...] | None = None
-    told, seen = None, _seen_of({}, "")
-    key, best, numbers = "", None, _NOTHING
+    response = request = agent = None
+    told, key, numbers, seen = None, "", _NOTHING, _seen_of({}, "")
+    best: _Best | None = None
     # Every usage has this key, and the longer a needle is, the faster it is found.
     for line in source.json_lines(b'"output_tokens"'):
-        kind = line.get("type")
+        kind, is_aside = line.get("type"), line.get("isSidechain")
         entry: Any = line
         if kind == "assistant":
-            agent = line.get("agentId") if line.get("isSidechain") else None
+            whose = line.get("agentId") if is_aside else None
         elif kind == "progress":
-            entry, agent = _of_agent(line)
-            if entry is None:
-                continue
+            entry, whose = _of_agent(line)
         else:
             continue
-        message = entry.get("message")
-        usage = message.get("usage") if message.__class__ is dict else None
-        if usage.__class__ is not dict:
+        try:
+            message = entry["message"]
+            usage = message["usage"]
+        except (KeyError, TypeError):
             continue
-        response = message.get("id")
-        this = (response, entry.get("requestId"), agent)
-        if this != last or not response:
+        if usage.__class__ is not dict or message.__class__ is not dict:
+            continue
+        this, asked = message.get("id"), entry.get("requestId")
+        if this != response or asked != request or whose != agent or not this:
             if best is not None:
-                yield _record(key, numbers, *best, seen)
-            best = None
+                yield _record(key, numbers, best, seen)
+                best = None
             if message.get("model") == "<synthetic>":
-                last = None
+                response = None
                 continue
-            last = this
+            response, request, agent = this, asked, whose
             session = line.get("sessionId")
-            if session and (source.actor is None or agent or line.get("isSidechain")):
+            if session and (source.actor is None or agent or is_aside):
                 _name(source, line, agent, session)
             key = _key(message, entry, session, source)
             seen = _seen_of(opened, key)
             told, numbers = usage, _numbers(usage)
-            best = (line, entry, message, usage, agent, entry.get("timestamp"))
+            best = line, entry, message, usage, agent, entry.get("timestamp")
         elif usage != told:
             grown = _numbers(usage)
             if (sum(grown), grown[_OUTPUT]) > (sum(numbers), numbers[_OUTPUT]):
                 # The time stays that of the response's first line.
                 told, numbers = usage, grown
-                best = (line, entry, message, usage, agent, best[-1] if best else None)
+                best = line, entry, message, usage, agent, best[-1] if best else None
         content = message.get("content")
         if content.__class__ is list:
             _see(seen, content, usage.get("output_tokens"), source.line_bytes)
-        if usage.get("iterations").__class__ is list:
+        if "iterations" in usage and usage["iterations"].__class__ is list:
             yield from _advisors(key, line, entry, usage["iterations"], agent)
     if best is not None:
-        yield _record(key, numbers, *best, seen)
+        yield _record(key, numbers, best, seen)
     _forget_old(opened)
 
 
@@ -105,7 +109,8 @@ def _advisors(
     for index, extra in enumerate(turns):
         if isinstance(extra, dict) and extra.get("type") == "advisor_message":
             numbers, at = _numbers(extra), entry.get("timestamp")
-            yield _record(f"{key}:{index}", numbers, line, entry, extra, extra, agent, at, None)
+            best = line, entry, extra, extra, agent, at
+            yield _record(f"{key}:{index}", numbers, best, None)
 
 
 def _numbers(usage: dict[str, Any]) -> tuple[int, int, int, int]:
@@ -159,17 +164,10 @@ def _key(
 
 
 def _record(
-    key: str,
-    numbers: tuple[int, int, int, int],
-    line: dict[str, Any],
-    entry: dict[str, Any],
-    message: dict[str, Any],
-    usage: dict[str, Any],
-    agent: str | None,
-    at: Any,
-    seen: list[Any] | None,
+    key: str, numbers: tuple[int, int, int, int], best: _Best, seen: list[Any] | None
 ) -> UsageRecord:
     fresh, creation, cached, output = numbers
+    line, entry, message, usage, agent, at = best
     parts, details, hour = usage.get("cache_creation"), usage.get("output_tokens_details"), 0
     if parts.__class__ is dict:
         hour = count(parts.get("ephemeral_1h_input_tokens"))
