@@ -130,7 +130,9 @@ def _of_line(
             )
     elif name == "response_item":
         is_call = str(payload.get("type", "")).endswith("_call")
-        if is_call and not _copied_item(memory, instant_s(line.get("timestamp"))):
+        if is_call and not (
+            _linked(memory) and _copied_item(memory, instant_s(line.get("timestamp")))
+        ):
             _count(calls, memory, 1)
     elif name == "turn_context":
         memory["model"] = text(payload.get("model")) or memory.get("model")
