@@ -66,6 +66,7 @@ NOT_FOR_LOOKS = {
 
 TELL = """
 import os, sys
+os._exit = sys.exit  # for what comes after
 from heddle_registry.__main__ import program
 told = os.dup(1)
 null = os.open(os.devnull, os.O_WRONLY)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COUNT = """
-import builtins, sys
+import builtins, os, sys
+os._exit = sys.exit  # for what comes after
 compiled = []
 real = builtins.compile
 def compile(source, filename, *more, **named):
