@@ -56,6 +56,9 @@ _VALUE_OPTIONS: Final = frozenset(
 _WILDCARDS: Final = frozenset("*?[")
 _INLINE_OPTIONS: Final = frozenset({"-c", "-e", "-p", "--eval", "--print"})
 
+_NAME_MARKS: Final = dict.fromkeys(map(ord, "-._"))
+_LISTS: Final = ("signals", "aliases", "fork_of", "pid_variables", "marks", "transcripts")
+
 Role: TypeAlias = Literal["launcher", "main", "worker"]
 
 
@@ -192,13 +195,14 @@ class Harness(Record):
 
     def __attrs_post_init__(self) -> None:
         # Not by converters: attrs asks ``inspect`` about each, a tenth of a command's time.
-        if not self.name or not all(c.isalnum() or c in "-._" for c in self.name):
+        if not self.name.translate(_NAME_MARKS).isalnum():
             raise ValueError(f"harness name {self.name!r}: letters, digits, '-', '.', '_' only")
         keep = partial(object.__setattr__, self)
-        keep("signals", tuple(self.signals))
         keep("events", _events(self.events))
-        for field in ("aliases", "fork_of", "pid_variables", "marks", "transcripts"):
-            keep(field, names(getattr(self, field)))
+        for field in _LISTS:
+            value = getattr(self, field)
+            if type(value) is not tuple:
+                keep(field, names(value) if field != "signals" else tuple(value))
 
     @property
     def ceiling(self) -> float:

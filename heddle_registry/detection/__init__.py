@@ -78,6 +78,8 @@ def harness_of(row: Mapping[str, Any]) -> Harness:
 
 
 def _variable(env: Callable[..., Signal], text: str, kind: str) -> Signal:
+    if text.isidentifier():
+        return env(text, kind=kind)
     start, *also = text.split("+")
     name, equals, value = start.partition("=")
     how = name[-1] if equals and name[-1] in "^*" else ""
