@@ -45,6 +45,11 @@ _SUM_COUNT: Final = 9
 BATCH_ROWS: Final = 20_000
 """Records that wait in memory before they are written (about 10 MB)."""
 _MARKS: Final = ", ".join("?" * (SUMS_AT + _SUM_COUNT))
+_MOVE_SUMS: Final = (
+    f"INSERT INTO sums VALUES ({', '.join('?' * (3 + _SUM_COUNT))})"
+    " ON CONFLICT (actor, model, flags) DO UPDATE SET "
+    + ", ".join(f"{column} = {column} + excluded.{column}" for column in _SUMS.split(", "))
+)
 _TOTALS: Final = ", ".join(f"sum({column})" for column in _SUMS.split(", "))
 
 TABLES: Final = f"""
@@ -255,16 +260,12 @@ class RecordTable:
     def write_sums(self) -> None:
         """Write all that waits in memory, and move the sums."""
         self.write()
-        updates = ", ".join(
-            f"{column} = {column} + excluded.{column}" for column in _SUMS.split(", ")
-        )
-        marks = ", ".join("?" * (3 + _SUM_COUNT))
+        moved, self._sums = self._sums, {}
+        if not moved:
+            return
         self._db.executemany(
-            f"INSERT INTO sums VALUES ({marks})"
-            f" ON CONFLICT (actor, model, flags) DO UPDATE SET {updates}",
-            [(*key, *sums) for key, sums in self._sums.items() if any(sums)],
+            _MOVE_SUMS, [(*key, *sums) for key, sums in moved.items() if any(sums)]
         )
-        self._sums = {}
 
     def sums_agree(self) -> bool:
         """Tell whether the sums are those of the records (after a crash they may not be)."""

@@ -234,6 +234,8 @@ class UsageState:
             )
 
     def _write_sources(self) -> None:
+        if not self._new_sources:  # even for none, a statement is prepared
+            return
         self._db.executemany(
             "INSERT INTO source (stamp, position, began, memory, faults, source, harness, path,"
             " born) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
