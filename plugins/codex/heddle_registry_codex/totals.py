@@ -7,7 +7,7 @@ alone. So a few calls take the digits out of many lines, and prove that nothing 
 from __future__ import annotations
 
 from itertools import repeat
-from operator import methodcaller
+from operator import add, methodcaller
 from typing import TYPE_CHECKING, Any, Final
 
 from heddle_registry.core.usage import MAX_COUNT
@@ -52,12 +52,12 @@ def readings_of(
         if line.startswith(told, TYPE_AT):
             continue
         end = line.find(b"}", _TOTAL_AT) + 1
-        if not (line.startswith(_TOTAL, TYPE_AT) and line.startswith(_LAST, end)):
+        last_at = end + len(_LAST)
+        if line[TYPE_AT:_TOTAL_AT] != _TOTAL or line[end:last_at] != _LAST:
             if line.startswith(_NO_TOTAL, TYPE_AT):
                 continue
             return None
-        total, last_at = line[_TOTAL_AT:end], end + len(_LAST)
-        told = line[TYPE_AT:last_at]
+        total, told = line[_TOTAL_AT:end], line[TYPE_AT:last_at]
         totals.append(total)
         times.append(line[TIME_AT:TYPE_AT])
         # What the last call used comes next. If it is all, it was the first.
@@ -78,8 +78,7 @@ def readings_of(
     width = 6 if is_written else 5
     given, held, output, thought = (counts[at::width] for at in (0, 1, width - 3, width - 2))
     written = counts[2::width] if is_written else [0] * len(totals)
-    fresh = [
-        max(0, one - two - three) for one, two, three in zip(given, held, written, strict=True)
-    ]
+    known = map(add, held, written)
+    fresh = [one - two if one > two else 0 for one, two in zip(given, known, strict=True)]
     at = b"\n".join(times).decode("utf-8", "replace").split("\n")
     return [*zip(at, fresh, written, held, output, thought, alone, strict=True)], told
