@@ -92,6 +92,27 @@ def test_no_time_to_wait_is_none_on_a_machine_that_has_just_booted(
         assert try_shared(lock.path, 0) is None
 
 
+@pytest.mark.parametrize("left_s", [0.0, -5.0, 7.0])
+def test_the_line_of_this_process_is_waited_in_for_as_long_as_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_s: float
+) -> None:
+    waits: list[tuple[object, ...]] = []
+    lock = DirectoryLock(str(tmp_path))
+
+    def turn() -> SimpleNamespace:
+        return SimpleNamespace(acquire=lambda *given: waits.append(given), locked=lambda: False)
+
+    def attempt() -> bool:
+        with monkeypatch.context() as patched:
+            patched.setattr(flock._thread, "allocate_lock", turn)
+            patched.setattr(time, "monotonic", lambda: 10.0)
+            return bool(flock._gates[lock._key].enter(1, 10.0 + left_s))
+
+    with lock.held():
+        assert in_thread(attempt) is False
+    assert waits == [(), (True, max(left_s, 0))]
+
+
 def test_a_reader_waits_for_a_writer_at_most_twenty_milliseconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
