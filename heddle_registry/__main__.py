@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Final, NoReturn
 
 _OBJECTS_BETWEEN_COLLECTIONS: Final = 100_000
+_INTERRUPTED: Final = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,9 +76,12 @@ def program() -> NoReturn:
 
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     words = sys.argv[1:]
-    status = _beat(words)
-    if status is None:
-        status = _run_in_own_process(words)
+    try:
+        status = _beat(words)
+        if status is None:
+            status = _run_in_own_process(words)
+    except KeyboardInterrupt:  # before there was a command to say so, or after it
+        status = _INTERRUPTED
     _flush()
     os._exit(status)
 

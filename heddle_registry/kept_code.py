@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     Known = dict[tuple[str, str], CodeType]
 
-MOST_KEPT = 400
-"""Texts in one file, five times what there is; then it begins anew, without old versions'."""
+MOST_KEPT = 1000
+"""Texts in one file, several times what there is; then it begins anew, without old versions'."""
 _GENERATED = "<attrs generated "
 _WRITABLE_BY_OTHERS = 0o022
 _FUTURE = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
@@ -131,4 +131,5 @@ def _is_ours(found: os.stat_result) -> bool:
 
 
 def _path(folder: str) -> str:
-    return os.path.join(folder, "attrs.code")
+    # Each Python has its own; they would write it anew in turn otherwise.
+    return os.path.join(folder, f"{sys.implementation.cache_tag}-{sys.hexversion:x}.code")

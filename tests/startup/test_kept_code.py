@@ -50,7 +50,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def kept(home: Path) -> Path:
-    return home / ".cache" / "heddle-registry" / "attrs.code"
+    (file,) = (home / ".cache" / "heddle-registry").glob("*.code")
+    return file
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -74,7 +75,7 @@ def test_a_second_command_compiles_nothing_that_the_first_has_and_says_the_same(
     assert 0 < more < compiled, "only what `list` had no use for"
     assert command("list", "--all")[1] == command("reserve", "other", "--ttl", "60")[1] == 0
     assert kept(home).stat().st_mode & 0o777 == 0o600
-    assert [file.name for file in kept(home).parent.iterdir()] == ["attrs.code"]
+    assert list(kept(home).parent.iterdir()) == [kept(home)]
 
 
 def plant(file: Path, marker: Path) -> None:
@@ -172,16 +173,16 @@ def test_the_current_directory_is_no_cache(home, tmp_path, place):
 
 
 def test_the_file_begins_anew_before_it_grows_without_end(tmp_path):
-    folder = tmp_path / "cache"
+    folder = tmp_path / ".cache" / "heddle-registry"
     many = KeptCode(str(folder))
     for number in range(MOST_KEPT):
         many.compile("a = 1", f"<attrs generated {number}>", "exec")
     many.keep()
-    size = (folder / "attrs.code").stat().st_size
+    size = kept(tmp_path).stat().st_size
     one = KeptCode(str(folder))
     one.compile("a = 2", "<attrs generated one>", "exec")
     one.keep()
-    assert 0 < (folder / "attrs.code").stat().st_size < size / 10
+    assert 0 < kept(tmp_path).stat().st_size < size / 10
 
 
 def test_only_what_attrs_generates_is_kept(tmp_path):
