@@ -42,8 +42,8 @@ _FEW: Final = 20
 _SUMS: Final = "input, creation, creation_1h, cached, output, reasoning, tools, cost, requests"
 """In the order of `UsageGroup`."""
 _SUM_COUNT: Final = 9
-BATCH_ROWS: Final = 20_000
-"""Records that wait in memory before they are written (about 10 MB)."""
+BATCH_ROWS: Final = 50_000
+"""Records that wait in memory before they are written (about 25 MB)."""
 _MARKS: Final = ", ".join("?" * (SUMS_AT + _SUM_COUNT))
 _MOVE_SUMS: Final = (
     f"INSERT INTO sums VALUES ({', '.join('?' * (3 + _SUM_COUNT))})"
