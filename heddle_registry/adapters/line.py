@@ -8,7 +8,6 @@ POSIX only: on Windows waiters stand in no line and look every two seconds.
 from __future__ import annotations
 
 import os
-import select
 import stat
 import time
 from contextlib import suppress
@@ -126,6 +125,8 @@ class Place:
 
     def wait(self, timeout_s: float, subject: Subject | None) -> None:
         """See `ports.Place`: woken, or the subject may have died, or the time is over."""
+        import select
+
         poll = select.poll()
         poll.register(self._wake_fd, select.POLLIN)
         try:

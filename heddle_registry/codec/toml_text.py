@@ -6,7 +6,6 @@ the Rust program wrote. No ``re``, no ``decimal``: this module lies on the way o
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from heddle_registry.errors import UsageError
@@ -70,6 +69,8 @@ def seconds_text(value: float) -> str:
 
 def as_f32(value: float) -> float:
     """Return ``value`` rounded to 32 bits; infinite beyond their range."""
+    import struct
+
     try:
         return float(struct.unpack("<f", struct.pack("<f", value))[0])
     except OverflowError:

@@ -311,7 +311,7 @@ def test_a_wait_sleeps_in_the_kernel_for_as_long_as_it_was_told(
             return []
 
     place = join(layout)
-    monkeypatch.setattr(line.select, "poll", Poll)
+    monkeypatch.setattr(select, "poll", Poll)
     place.wait(timeout_s, None)
     assert asked == [max(1, int(timeout_s * 1000))]
     place.leave()
