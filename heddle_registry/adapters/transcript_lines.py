@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 MAX_KINDS: Final = 256
 """So many beginnings of lines are kept in mind, for all files."""
 ODD, DULL = 0, 255
-_ONLY: Final = [bytes(at == kind for at in range(256)) for kind in range(256)]
 NATIVE_BYTES: Final = 1 << 15
 """In a shorter block a search is over before the C library's was called."""
 
@@ -46,7 +45,8 @@ def lines_by_head(
 
 def lines_of(kind: int, lines: list[bytes], kinds: bytes) -> list[bytes]:
     """Return the lines of one kind."""
-    return [*compress(lines, kinds.translate(_ONLY[kind]))] if kind in kinds else []
+    only = bytes(kind) + b"\1" + bytes(255 - kind)
+    return [*compress(lines, kinds.translate(only))] if kind in kinds else []
 
 
 @cache
