@@ -11,7 +11,13 @@ import pytest
 
 from heddle_registry.adapters import found_records
 from heddle_registry.adapters.directory import DirectoryStore
-from heddle_registry.adapters.found_records import FoundRecords, Moved, unreadable_claims
+from heddle_registry.adapters.found_records import (
+    FoundRecords,
+    Moved,
+    Seen,
+    unreadable_claims,
+)
+from heddle_registry.adapters.record_files import RecordFiles
 from heddle_registry.codec import entry_to_toml
 from heddle_registry.core.claim import Claim, ClaimHolder, EndCause
 from heddle_registry.core.entry import AgentEntry
@@ -277,6 +283,25 @@ def test_what_was_found_sound_is_not_examined_again(
     asked.clear()
     assert ids(both.indexed().active()) == first
     assert asked in ([], ["agent-child.toml"]), "which is young yet"
+
+
+@pytest.mark.parametrize("is_of_now", [True, False])
+def test_files_that_were_just_looked_at_are_not_looked_at_again(
+    both: Both, monkeypatch: pytest.MonkeyPatch, *, is_of_now: bool
+) -> None:
+    stamps = both.index.folder_stamps()
+    assert both.index.is_at(stamps)
+    files = both.store._folders.agents.stamps()
+    seen = Seen(stamps if is_of_now else (1, 1), files)
+    records = FoundRecords(both.layout, both.store._folders, both.index, lambda: stamps, seen)
+    expected = ids(both.scanned().active())
+    asked: list[int] = []
+    real = RecordFiles._stamps
+    monkeypatch.setattr(
+        RecordFiles, "_stamps", lambda *given: asked.append(given[1]) or real(*given)
+    )
+    assert ids(records.active()) == expected
+    assert bool(asked) is (not is_of_now)
 
 
 def test_an_index_of_another_moment_gives_no_answer(both: Both) -> None:
