@@ -154,16 +154,32 @@ def _hits_of_any(
     block: bytearray, limit: int, needles: tuple[bytes, ...]
 ) -> Iterator[tuple[int, int]]:
     find, rfind = block.find, block.rfind
-    heads = [(at, needle) for needle in needles if (at := find(needle, 0, limit)) >= 0]
+    seekers = [_seeker(block, limit, needle) for needle in needles]
+    heads = [(at, seek) for seek in seekers if (at := seek(0)) >= 0]
     while heads:
-        at, _ = min(heads)
+        at = min(head for head, _ in heads)
         start = rfind(b"\n", 0, at) + 1
         stop = find(b"\n", at, limit)
         if stop < 0:
             stop = limit
         yield start, stop
         heads = [
-            (head, needle)
-            for old, needle in heads
-            if (head := old if old > stop else find(needle, stop, limit)) >= 0
+            (head, seek) for old, seek in heads if (head := old if old > stop else seek(stop)) >= 0
         ]
+
+
+def _seeker(block: bytearray, limit: int, needle: bytes) -> Callable[[int], int]:
+    """Return what finds a needle from some place on; it holds the block as `_native_hits` does."""
+    memmem = _memmem() if limit >= NATIVE_BYTES else None
+    if memmem is None:
+        return lambda at: block.find(needle, at, limit)
+    from ctypes import addressof, c_char
+
+    held, size = c_char.from_buffer(block), len(needle)
+    first = addressof(held)
+
+    def seek(at: int, _held: object = held) -> int:
+        found = memmem(first + at, limit - at, needle, size)
+        return found - first if found else -1
+
+    return seek
