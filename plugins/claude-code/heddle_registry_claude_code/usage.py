@@ -185,22 +185,27 @@ def _record(
     if usage.get("speed") == "fast" and model:
         model = f"{model}-fast"
     tools, chars = seen or ((), 0)
-    return UsageRecord(
-        key,
-        fresh,
-        creation,
-        cached,
-        output,
-        count(details.get("thinking_tokens")) if details.__class__ is dict else None,
-        len(tools),
-        None if cost is None else micros(cost),
-        model,
-        at,
-        actor,
-        chars > MIN_JUDGED_CHARS and chars > PLAUSIBLE_CHARS_PER_TOKEN * output,
-        replayed,
-        0 if agent or sidechain or line.get("forkedFrom") else 1,
-        hour,
+    # Half the time of the named tuple's own constructor.
+    return tuple.__new__(
+        UsageRecord,
+        (
+            key,
+            fresh,
+            creation,
+            cached,
+            output,
+            count(details.get("thinking_tokens")) if details.__class__ is dict else None,
+            len(tools),
+            None if cost is None else micros(cost),
+            model,
+            at,
+            actor,
+            chars > MIN_JUDGED_CHARS and chars > PLAUSIBLE_CHARS_PER_TOKEN * output,
+            replayed,
+            0 if agent or sidechain or line.get("forkedFrom") else 1,
+            hour,
+            1,
+        ),
     )
 
 
