@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from heddle_registry.adapters.position import Position, digest_of, look, samples_digest
-from heddle_registry.adapters.transcript_lines import hits, lines_by_head
+from heddle_registry.adapters.transcript_lines import hits, lines_by_head, lines_of
 from heddle_registry.core.record import Record
 
 if TYPE_CHECKING:
@@ -157,6 +157,11 @@ class TranscriptSource:
             self._lines_at = base
             yield self._lines, kinds
             self._lines = None
+
+    @staticmethod
+    def lines_of_kind(kind: int, lines: list[bytes], kinds: bytes) -> list[bytes]:
+        """Return the lines of one kind, of some that `lines_by_head` yielded."""
+        return lines_of(kind, lines, kinds)
 
     @property
     def line_at(self) -> int:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from heddle_registry.adapters.transcript_lines import lines_of
 from heddle_registry.core.readings import UsageReadings
 from heddle_registry.core.usage import UsageCounter, UsageRecord, count, instant_s, text
 
@@ -97,10 +96,11 @@ def _quick(
     source: TranscriptSource, lines: list[bytes], kinds: bytes, told: bytes
 ) -> tuple[list[Reading], int, bytes] | None:
     """Return what lines say without parsing them, and the last total; None where they must be."""
-    calls = lines_of(_CALL, lines, kinds)
+    calls = source.lines_of_kind(_CALL, lines, kinds)
     if not all(map(ends, calls)):
         return None
-    found = readings_of(lines_of(_COUNT, lines, kinds), told, source.parse)
+    counts = source.lines_of_kind(_COUNT, lines, kinds)
+    found = readings_of(counts, told, source.parse)
     return None if found is None else (found[0], len(calls), found[1])
 
 
