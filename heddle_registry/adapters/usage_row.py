@@ -125,12 +125,14 @@ def row_of(number: int, source: int, record: UsageRecord, actor: int, model: int
             flags |= COSTED
     else:
         flags |= COSTED
+        if not -MAX_SUMMED <= cost <= MAX_SUMMED:
+            raise TypeError(f"a cost of {cost}")
     if reasoning is None:
         reasoning = 0
         if output:
             flags |= NO_REASONING
-    if not (-MAX_SUMMED <= cost <= MAX_SUMMED and -MAX_SUMMED <= reasoning <= MAX_SUMMED):
-        raise TypeError(f"a cost of {cost} or {reasoning} tokens of reasoning")
+    elif not -MAX_SUMMED <= reasoning <= MAX_SUMMED:
+        raise TypeError(f"{reasoning} tokens of reasoning")
     if lower_bound:
         flags |= LOWER
     if replayed:
