@@ -163,8 +163,7 @@ def _run(
     state = UsageState(path)
     # Rows wait by the thousand, and none of them is part of a cycle that has to be looked for.
     thresholds = gc.get_threshold()
-    if thresholds[0]:
-        gc.set_threshold(max(thresholds[0], COLLECT_OBJECTS), *thresholds[1:])
+    gc.set_threshold(thresholds[0] and max(thresholds[0], COLLECT_OBJECTS), *thresholds[1:])
     try:
         return _Reading(state, readers, progress).run(sources, window, prices)
     finally:
