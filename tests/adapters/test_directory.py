@@ -736,6 +736,21 @@ def test_a_place_in_the_line_is_given_up_however_the_wait_ends(heddle_dir: Path)
     assert list(waiting.iterdir()) == []
 
 
+@pytest.mark.parametrize("others", [0, 20])
+def test_a_listing_shows_when_each_holder_was_last_heard_of(heddle_dir: Path, others: int) -> None:
+    host = FakeHost()
+    registry = AgentRegistry(store=DirectoryStore(str(heddle_dir), host), host=host)
+    held = reserve(registry, pid=host.own_pid())
+    for number in range(others):
+        reserve(registry, f"branch-{number}", pid=host.own_pid())
+    host.advance(60)
+    registry.heartbeat(held.entry.session_id, held.token)
+    heard_of = {entry.session_id: entry.heartbeat_at for entry in registry.list()}
+    assert heard_of.pop(held.entry.session_id) == host.now().at
+    assert len(heard_of) == others
+    assert host.now().at not in heard_of.values()
+
+
 def test_who_peeks_without_the_lock_brings_no_index_up_to_date(
     heddle_dir: Path, registry: AgentRegistry
 ) -> None:
