@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
-from heddle_registry.adapters.position import Position, continues, look
+from heddle_registry.adapters.position import Position, absolute, continues, look
 from heddle_registry.adapters.transcripts import (
     BLOCK_BYTES,
     NotAFileError,
@@ -200,7 +200,7 @@ class _Reading:
     def run(self, sources: Sequence[Source], window: Window, prices: Prices | None) -> UsageReport:
         state = self._state
         state.begin()
-        keys = {(harness, os.path.abspath(path)): key for harness, path, key in sources}
+        keys = {(harness, absolute(path)): key for harness, path, key in sources}
         looks = {named: look(named[1]) for named in keys}
         self._whole = sum(now.size for now in looks.values() if now is not None)
         numbers: dict[int, str] = {}
@@ -247,7 +247,7 @@ class _Reading:
                     actor=key,
                     harness=harness,
                     parent=parent,
-                    sources=tuple(sorted(numbers[number] for number in held_by)),
+                    sources=tuple(sorted(map(numbers.__getitem__, held_by))),
                     totals=sum_totals(by_model.values()),
                     by_model=by_model,
                 )

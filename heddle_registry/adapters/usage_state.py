@@ -148,11 +148,14 @@ class UsageState:
         if most is None:
             return {}
         if is_worth_all(asked, most):
-            among = set(asked)
-            rows = [row for row in self._db.execute(query) if row[2:] in among]
-        else:
-            one = query + " WHERE harness = ? AND path = ?"
-            rows = [row for named in asked for row in self._db.execute(one, named)]
+            among, rows = set(asked), self._db.execute(query).fetchall()
+            return {
+                named: (number, stamp)
+                for number, stamp, harness, path in rows
+                if (named := (harness, path)) in among
+            }
+        one = query + " WHERE harness = ? AND path = ?"
+        rows = [row for named in asked for row in self._db.execute(one, named)]
         return {row[2:]: row[:2] for row in rows}
 
     def sources_of(self, actors: Iterable[str]) -> dict[str, list[tuple[str, str]]]:

@@ -7,6 +7,7 @@ import pytest
 
 from heddle_registry.adapters.position import (
     Position,
+    absolute,
     continues,
     digest_of,
     look,
@@ -49,6 +50,11 @@ def test_a_file_that_grew_or_was_touched_goes_on_where_it_was(log: Path) -> None
     with log.open("ab") as file:
         file.write(b'{"more":1}\n')
     assert still(before, log)
+
+
+@pytest.mark.parametrize("path", ["/a/b", "/a/./b/", "//a/../b", "a", "./a/../b", "", "."])
+def test_a_path_is_made_absolute_as_everywhere(path: str) -> None:
+    assert absolute(path) == os.path.abspath(path)
 
 
 @pytest.mark.parametrize("at", [0, len(TEXT) // 4, len(TEXT) // 2, len(TEXT) - 500])
