@@ -241,11 +241,10 @@ class _Sleeper:
             if not self.abandoned:
                 self._event.release()
                 return
-            left = _idle.get(self._key, [])
-            if self in left:
-                left.remove(self)
+            left = _idle[self._key]
+            left.remove(self)
             if not left:
-                _idle.pop(self._key, None)
+                del _idle[self._key]
             close_lock(self.fd)
 
 

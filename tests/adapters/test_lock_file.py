@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from heddle_registry.adapters import lock_file
 from heddle_registry.adapters.lock_file import LOCK_EX, LOCK_SH, LockFile
-from heddle_registry.errors import StoreUnavailable
+from heddle_registry.errors import LockUnsupported, StoreUnavailable
 from tests.process_helpers import (
     ROOT,
     flock_holder,
@@ -104,6 +105,100 @@ def test_a_lock_file_that_is_not_open_has_the_descriptor_of_a_closed_socket(
     with flock_holder(file.path):
         assert not file.take(LOCK_EX, time.monotonic() + 0.02)
         assert file.fd == -1
+
+
+@pytest.mark.parametrize("is_granted", [False, True])
+def test_an_interrupt_of_a_wait_leaves_nothing_held_and_nobody_shut_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_granted: bool
+) -> None:
+    path = str(tmp_path / "lock")
+    file = LockFile(path)
+    real = lock_file._Sleeper.granted_within
+    with flock_holder(path) as holder:
+
+        def interrupted(sleeper: lock_file._Sleeper, timeout_s: float) -> bool:
+            if is_granted:
+                holder.tell()
+                assert real(sleeper, timeout_s)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(lock_file._Sleeper, "granted_within", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                file.take(LOCK_EX, time.monotonic() + 20)
+        file.drop()
+        next_one = LockFile(path)
+        if is_granted:
+            assert not locked_elsewhere(path)
+        else:
+            threading.Timer(0.05, holder.tell).start()
+        assert next_one.take(LOCK_EX, time.monotonic() + 20)
+        assert locked_elsewhere(path)
+        next_one.drop()
+    until(lambda: not lock_file._open, "every descriptor closed")
+    assert not lock_file._idle
+
+
+def test_a_lock_on_a_file_that_was_removed_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whoever comes next makes another file, and would have it too.
+    path = tmp_path / "lock"
+    real = lock_file.try_flock
+    removed = []
+
+    def removed_meanwhile(fd: int, operation: int) -> bool:
+        if not removed:
+            removed.append(path.unlink())
+        return real(fd, operation)
+
+    monkeypatch.setattr(lock_file, "try_flock", removed_meanwhile)
+    file = LockFile(str(path))
+    assert file.take(LOCK_EX, 0.0)
+    assert locked_elsewhere(path)
+    file.drop()
+
+
+def test_what_cannot_be_unlocked_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    fd = lock_file.open_lock(str(tmp_path / "lock"), write=True, create=True)
+    monkeypatch.setattr(lock_file.fcntl, "flock", refuse)
+    lock_file.close_lock(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+@forks_with_threads
+def test_a_lock_file_that_is_open_for_a_look_is_not_open_in_a_child(tmp_path: Path) -> None:
+    fd = lock_file.open_lock(str(tmp_path / "lock"), write=True, create=True)
+
+    def is_open() -> bool:
+        try:
+            return os.fstat(fd).st_ino == os.stat(tmp_path / "lock").st_ino
+        except OSError:
+            return False
+
+    assert not in_fork(is_open)
+    assert is_open()
+    lock_file.close_lock(fd)
+
+
+def test_what_fails_while_asleep_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lock"
+    real = lock_file.fcntl.flock
+
+    def flock(fd: int, operation: int) -> None:
+        if operation == LOCK_EX:
+            raise OSError(errno.ENOLCK, "No locks available")
+        real(fd, operation)
+
+    with flock_holder(path):
+        monkeypatch.setattr(lock_file.fcntl, "flock", flock)
+        with pytest.raises(LockUnsupported):
+            LockFile(str(path)).take(LOCK_EX, time.monotonic() + 20)
+    assert not lock_file._open
 
 
 def test_who_waits_after_others_gave_up_takes_over_their_threads(
