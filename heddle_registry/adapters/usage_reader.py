@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -46,7 +47,9 @@ FLUSH_RECORDS: Final = 20_000
 """Records held in memory before they are joined with the stored ones (about 10 MB)."""
 
 COLLECT_OBJECTS: Final = 100_000
-"""So many new objects are looked through for cycles at once, while usage is read."""
+"""So many new objects are looked through for cycles at once, while many sources are read: rows wait
+by the thousand, and none is part of a cycle."""
+MANY_SOURCES: Final = 10
 
 
 class Prices(Protocol):
@@ -156,14 +159,9 @@ def _run(
     window: Window,
     prices: Prices | None,
 ) -> UsageReport:
-    import gc
-
     from heddle_registry.adapters.usage_state import UsageState
 
-    state = UsageState(path)
-    # Rows wait by the thousand, and none of them is part of a cycle that has to be looked for.
-    thresholds = gc.get_threshold()
-    gc.set_threshold(thresholds[0] and max(thresholds[0], COLLECT_OBJECTS), *thresholds[1:])
+    state, thresholds = UsageState(path), gc.get_threshold()
     try:
         return _Reading(state, readers, progress).run(sources, window, prices)
     finally:
@@ -190,8 +188,7 @@ class _Reading:
         self._readers = readers
         self._progress = progress
         self._buffer = bytearray(BLOCK_BYTES)
-        self._done = 0
-        self._whole = 0
+        self._done = self._whole = self._begun = 0
         self._faults: list[SourceFault] = []
         import sqlite3
 
@@ -284,6 +281,9 @@ class _Reading:
                 now = now._replace(offset=held.offset, check=held.check, skipping=held.skipping)
             else:
                 again += self._state.forget(known)
+        self._begun += 1
+        if self._begun == MANY_SOURCES and (least := gc.get_threshold()[0]):
+            gc.set_threshold(max(least, COLLECT_OBJECTS))
         try:
             known = known or self._state.add_source(now.mtime_ns)
             self._fold(reader, harness, path, key, known, now)

@@ -222,24 +222,28 @@ def test_a_plugin_that_answers_nonsense_or_is_missing_is_named(tmp_path: Path) -
     assert read_usage([("x", str(path), None)], {"x": lambda _: None}).faults == ()
 
 
-def test_reading_leaves_the_search_for_cycles_as_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text("{}\n")
+def test_reading_much_puts_the_search_for_cycles_off_and_leaves_it_as_it_was(
+    tmp_path: Path,
+) -> None:
+    paths = [str(tmp_path / f"{number}.jsonl") for number in range(usage_reader.MANY_SOURCES)]
+    for path in paths:
+        Path(path).write_text("{}\n")
     before, during = gc.get_threshold(), []
 
     def records(source: Any) -> None:
-        during.append(gc.get_threshold())
+        during.append(gc.get_threshold()[0])
         raise ValueError(source.path)
 
     for thresholds in (before, (0, 10, 10)):
         gc.set_threshold(*thresholds)
         try:
-            report = read_usage([("acme", str(path), None)], {"acme": records})
+            report = read_usage([("acme", path, None) for path in paths], {"acme": records})
             assert gc.get_threshold() == thresholds
         finally:
             gc.set_threshold(*before)
-        assert [fault.code for fault in report.faults] == ["plugin"]
-    assert [found[0] for found in during] == [usage_reader.COLLECT_OBJECTS, 0]
+        assert {fault.code for fault in report.faults} == {"plugin"}
+    little = [before[0]] * (len(paths) - 1)
+    assert during == [*little, usage_reader.COLLECT_OBJECTS, *[0] * len(paths)]
 
 
 def test_each_harness_has_ids_of_its_own(tmp_path: Path) -> None:
