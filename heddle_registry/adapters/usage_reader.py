@@ -48,7 +48,7 @@ FLUSH_RECORDS: Final = 20_000
 
 COLLECT_OBJECTS: Final = 100_000
 """So many new objects are looked through for cycles at once, while many sources are read: rows wait
-by the thousand, and none is part of a cycle."""
+by the thousand, and none is part of a cycle. Of few, to put it off costs more than it saves."""
 MANY_SOURCES: Final = 10
 
 
@@ -162,6 +162,8 @@ def _run(
     from heddle_registry.adapters.usage_state import UsageState
 
     state, thresholds = UsageState(path), gc.get_threshold()
+    if len(sources) >= MANY_SOURCES and thresholds[0]:
+        gc.set_threshold(max(thresholds[0], COLLECT_OBJECTS))
     try:
         return _Reading(state, readers, progress).run(sources, window, prices)
     finally:
@@ -188,7 +190,7 @@ class _Reading:
         self._readers = readers
         self._progress = progress
         self._buffer = bytearray(BLOCK_BYTES)
-        self._done = self._whole = self._begun = 0
+        self._done = self._whole = 0
         self._faults: list[SourceFault] = []
         import sqlite3
 
@@ -281,9 +283,6 @@ class _Reading:
                 now = now._replace(offset=held.offset, check=held.check, skipping=held.skipping)
             else:
                 again += self._state.forget(known)
-        self._begun += 1
-        if self._begun == MANY_SOURCES and (least := gc.get_threshold()[0]):
-            gc.set_threshold(max(least, COLLECT_OBJECTS))
         try:
             known = known or self._state.add_source(now.mtime_ns)
             self._fold(reader, harness, path, key, known, now)

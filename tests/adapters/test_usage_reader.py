@@ -222,7 +222,7 @@ def test_a_plugin_that_answers_nonsense_or_is_missing_is_named(tmp_path: Path) -
     assert read_usage([("x", str(path), None)], {"x": lambda _: None}).faults == ()
 
 
-def test_reading_much_puts_the_search_for_cycles_off_and_leaves_it_as_it_was(
+def test_reading_many_files_puts_the_search_for_cycles_off_and_leaves_it_as_it_was(
     tmp_path: Path,
 ) -> None:
     paths = [str(tmp_path / f"{number}.jsonl") for number in range(usage_reader.MANY_SOURCES)]
@@ -237,13 +237,15 @@ def test_reading_much_puts_the_search_for_cycles_off_and_leaves_it_as_it_was(
     for thresholds in (before, (0, 10, 10)):
         gc.set_threshold(*thresholds)
         try:
-            report = read_usage([("acme", path, None) for path in paths], {"acme": records})
-            assert gc.get_threshold() == thresholds
+            for many in (paths[1:], paths):
+                report = read_usage([("acme", path, None) for path in many], {"acme": records})
+                assert {fault.code for fault in report.faults} == {"plugin"}
+                assert gc.get_threshold() == thresholds
         finally:
             gc.set_threshold(*before)
-        assert {fault.code for fault in report.faults} == {"plugin"}
-    little = [before[0]] * (len(paths) - 1)
-    assert during == [*little, usage_reader.COLLECT_OBJECTS, *[0] * len(paths)]
+    few, many = paths[1:], paths
+    expected = [before[0] for _ in few] + [usage_reader.COLLECT_OBJECTS for _ in many]
+    assert during == [*expected, *[0 for _ in few + many]]
 
 
 def test_each_harness_has_ids_of_its_own(tmp_path: Path) -> None:
