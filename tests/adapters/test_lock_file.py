@@ -120,6 +120,7 @@ def test_an_interrupt_of_a_wait_leaves_nothing_held_and_nobody_shut_out(
             if is_granted:
                 holder.tell()
                 assert real(sleeper, timeout_s)
+            until(lambda: sleeper._running, "a thread that sleeps")
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
@@ -127,6 +128,8 @@ def test_an_interrupt_of_a_wait_leaves_nothing_held_and_nobody_shut_out(
             with pytest.raises(KeyboardInterrupt):
                 file.take(LOCK_EX, time.monotonic() + 20)
         file.drop()
+        # A thread that is still asleep has the descriptor, and closes it when it wakes.
+        assert len(lock_file._open) == (0 if is_granted else 1)
         next_one = LockFile(path)
         if is_granted:
             assert not locked_elsewhere(path)
