@@ -142,6 +142,29 @@ def test_an_interrupt_of_a_wait_leaves_nothing_held_and_nobody_shut_out(
     assert not lock_file._idle
 
 
+def test_a_wait_that_is_given_up_twice_leaves_one_thread_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The interrupt comes when the time is over. Two who took the same thread would share a lock.
+    path = str(tmp_path / "lock")
+    file = LockFile(path)
+    real = lock_file._Sleeper.give_up
+
+    def interrupted(sleeper: lock_file._Sleeper) -> bool:
+        until(lambda: sleeper._running, "a thread that sleeps")
+        real(sleeper)
+        raise KeyboardInterrupt
+
+    with flock_holder(path):
+        with monkeypatch.context() as patched:
+            patched.setattr(lock_file._Sleeper, "give_up", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                file.take(LOCK_EX, time.monotonic() + 0.02)
+        file.drop()
+        assert [len(left) for left in lock_file._idle.values()] == [1]
+    until(lambda: not lock_file._open, "every descriptor closed")
+
+
 def test_a_lock_on_a_file_that_was_removed_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
