@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import os
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
+from heddle_registry.adapters.garbage import collecting_seldom
 from heddle_registry.adapters.position import Position, absolute, continues, look
 from heddle_registry.adapters.transcripts import (
     BLOCK_BYTES,
@@ -46,10 +47,8 @@ WAITING_RECORDS: Final = 500
 FLUSH_RECORDS: Final = 20_000
 """Records held in memory before they are joined with the stored ones (about 10 MB)."""
 
-COLLECT_OBJECTS: Final = 100_000
-"""So many new objects are looked through for cycles at once, while many sources are read: rows wait
-by the thousand, and none is part of a cycle. Of few, to put it off costs more than it saves."""
 MANY_SOURCES: Final = 10
+"""Of fewer, to put the collector off costs more than it saves."""
 
 
 class Prices(Protocol):
@@ -161,13 +160,11 @@ def _run(
 ) -> UsageReport:
     from heddle_registry.adapters.usage_state import UsageState
 
-    state, thresholds = UsageState(path), gc.get_threshold()
-    if len(sources) >= MANY_SOURCES and thresholds[0]:
-        gc.set_threshold(max(thresholds[0], COLLECT_OBJECTS))
+    state = UsageState(path)
     try:
-        return _Reading(state, readers, progress).run(sources, window, prices)
+        with collecting_seldom() if len(sources) >= MANY_SOURCES else nullcontext():
+            return _Reading(state, readers, progress).run(sources, window, prices)
     finally:
-        gc.set_threshold(*thresholds)
         state.close()
 
 

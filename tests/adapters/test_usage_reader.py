@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heddle_registry.adapters import usage_names, usage_reader, usage_rows, usage_state
+from heddle_registry.adapters.garbage import OBJECTS_BETWEEN
 from heddle_registry.adapters.usage_reader import UsageReport, read_usage
 from heddle_registry.core.usage import UsageCounter, UsageGroup, UsageRecord
 
@@ -244,7 +245,7 @@ def test_reading_many_files_puts_the_search_for_cycles_off_and_leaves_it_as_it_w
         finally:
             gc.set_threshold(*before)
     few, many = paths[1:], paths
-    expected = [before[0] for _ in few] + [usage_reader.COLLECT_OBJECTS for _ in many]
+    expected = [before[0] for _ in few] + [OBJECTS_BETWEEN for _ in many]
     assert during == [*expected, *[0 for _ in few + many]]
 
 
