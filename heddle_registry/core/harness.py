@@ -202,7 +202,7 @@ class Harness(Record):
         for field in _LISTS:
             value = getattr(self, field)
             if type(value) is not tuple:
-                keep(field, names(value) if field != "signals" else tuple(value))
+                keep(field, names(value))
 
     @property
     def ceiling(self) -> float:

@@ -287,3 +287,9 @@ def test_a_shared_agent_variable_goes_where_it_only_says_that_an_agent_runs() ->
     shell = Harness(name="s", signals=[env("SHELL"), env("EDITOR", equals="acme")], marks=["HOME"])
     kept = {"SHELL": "/bin/sh", "EDITOR": "acme", "HOME": "/h"}
     assert scrub(kept, [shell]) == kept
+
+
+def test_a_program_without_arguments_is_known_by_its_path():
+    versioned = Harness(name="v", signals=[program("v", path="*/v/bin/[0-9]*")])
+    assert versioned.program_role(Process(pid=1, exe="/opt/v/bin/2")) == ("main", "v")
+    assert versioned.program_role(Process(pid=1, exe="/opt/w/bin/2")) is None

@@ -104,3 +104,13 @@ def test_an_identity_is_definite_unless_it_says_otherwise_and_nobodys_orphan() -
     identity = Identity(actor="x")
     assert (identity.confidence, identity.orphan) == (DEFINITE, False)
     assert Probe(harness="acme").innermost
+
+
+def test_an_answer_keeps_what_it_was_given_whatever_becomes_of_the_lists() -> None:
+    above, others, marks = [Identity(actor="a")], [Identity(actor="b")], ["ACME_ID"]
+    answer = Identity(actor="c", lineage=above, candidates=others, evidence=marks)
+    for given in (above, others, marks):
+        given.clear()
+    assert answer.lineage == (Identity(actor="a"),)
+    assert answer.candidates == (Identity(actor="b"),)
+    assert answer.evidence == ("ACME_ID",)
