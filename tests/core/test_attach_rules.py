@@ -359,3 +359,10 @@ def test_the_first_rule_that_decides_ends_the_search_and_a_list_without_one_is_a
     assert rule_on(scene()).precedence.count("create-new-session:matched") == 1
     team = AttachRule(name="team", attach_to="create")
     assert rule_on(scene(), (team, *ATTACH_RULES)).precedence == ("team:create:matched",)
+
+
+def test_what_a_rule_asks_for_cannot_be_changed_once_it_stands() -> None:
+    rule = AttachRule(name="r", when={"harness": "acme"})
+    with pytest.raises(TypeError):
+        rule.when["harness"] = "*"  # type: ignore[index]
+    assert rule.when == {"harness": "acme"}
