@@ -241,10 +241,12 @@ class _Sleeper:
             if not self.abandoned:
                 self._event.release()
                 return
-            left = _idle[self._key]
-            left.remove(self)
+            # An interrupt may have come before this one was noted there; the lock must go anyway.
+            left = _idle.get(self._key, [])
+            if self in left:
+                left.remove(self)
             if not left:
-                del _idle[self._key]
+                _idle.pop(self._key, None)
             close_lock(self.fd)
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -163,6 +163,30 @@ def test_a_wait_that_is_given_up_twice_leaves_one_thread_to_the_next(
         file.drop()
         assert [len(left) for left in lock_file._idle.values()] == [1]
     until(lambda: not lock_file._open, "every descriptor closed")
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+def test_a_wait_interrupted_while_its_thread_is_noted_leaves_nothing_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_noted: bool
+) -> None:
+    class Interrupting(dict[Any, Any]):
+        """Where sleepers are noted: Ctrl-C comes in as the list for them is made or found."""
+
+        def setdefault(self, *given: Any) -> Any:
+            if is_noted:
+                super().setdefault(*given)
+            raise KeyboardInterrupt
+
+    path = str(tmp_path / "lock")
+    file = LockFile(path)
+    with flock_holder(path):
+        with monkeypatch.context() as patched:
+            patched.setattr(lock_file, "_idle", Interrupting())
+            with pytest.raises(KeyboardInterrupt):
+                file.take(LOCK_EX, time.monotonic() + 0.05)
+        file.drop()
+    until(lambda: not lock_file._open, "every descriptor closed")
+    assert not locked_elsewhere(path)
 
 
 def test_a_lock_on_a_file_that_was_removed_is_none(
