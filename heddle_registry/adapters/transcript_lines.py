@@ -34,9 +34,10 @@ def lines_by_head(
     kinds = bytes([known(line[first:last]) or ask(line) for line in lines])
     if lines and not text.endswith(b"\n"):
         kinds = kinds[:-1] + bytes([ODD])
-    odd = lines_of(ODD, lines, kinds)
-    # One count over all is quicker than a search in each line, and mostly settles it.
-    if text.count(mark) - b"".join(odd).count(mark) != len(lines) - len(odd):
+    # One count over all is quicker than a search in each line, and mostly settles it: as many marks
+    # as lines that begin with one.
+    size = len(mark)
+    if text.count(mark) != [line[:size] for line in lines].count(mark):
         kinds = bytes(
             [ODD if line.rfind(mark) else one for line, one in zip(lines, kinds, strict=True)]
         )

@@ -124,6 +124,19 @@ def test_a_record_glued_to_one_that_does_not_matter_counts(tmp_path: Path) -> No
     assert outputs(path) == {"t1": 5}
 
 
+@pytest.mark.parametrize("year", ["2026", "1970"])
+def test_a_record_glued_to_a_torn_one_counts_also_beside_one_of_a_clock_that_was_not_set(
+    tmp_path: Path, year: str
+) -> None:
+    said = {"type": "agent_message", "message": "hello"}
+    lines = [{"timestamp": at(n), "type": "event_msg", "payload": said} for n in range(4)]
+    lines[1]["timestamp"] = year + at(1)[4:]
+    path = write(tmp_path / "a.jsonl", meta("t1"), *lines, count(9, usage(5)), compact=True)
+    *whole, torn, glued = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([*whole, torn[:-10] + glued]) + b"\n")
+    assert outputs(path) == {"t1": 5}
+
+
 def test_a_fork_that_refers_to_its_history_begins_with_its_parents_total(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.jsonl",
