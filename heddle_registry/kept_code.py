@@ -7,14 +7,18 @@ in the user's cache folder, what was compiled of these. The text itself is the k
 found after a change of attrs, a class or Python.
 
 Only for a process of our own, as `heddle_registry.deferred`. The file holds code, so it is believed
-only where nobody but the user may write, as Python's own ``__pycache__`` at the user's home is.
+only where nobody but the user may read or write it, and only if it is the very file that we wrote:
+it says which one that was, by inode and time. What came with a clone or an archive, into a cache
+that lies below the current directory, is another.
 """
 
 from __future__ import annotations
 import __future__
 
+import errno
 import os
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ MOST_KEPT = 1000
 """Texts in one file, several times what there is; then it begins anew, without old versions'."""
 _GENERATED = "<attrs generated "
 _WRITABLE_BY_OTHERS = 0o022
+_OTHERS = 0o077
 _FUTURE = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
 _compile = compile
 
@@ -85,18 +90,40 @@ class KeptCode:
         part = f"{path}.{os.getpid()}"
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            if not _is_ours(os.stat(self._folder)):
+                return  # nobody would believe it
             new = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError:
             return
         try:
-            if os.write(new, data) == len(data):
-                os.replace(part, path)
-            else:
-                os.unlink(part)
+            _write(new, data)
+            os.replace(part, path)
         except OSError:
-            return
+            _unlink(part)
         finally:
             os.close(new)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        return
+
+
+def _write(file: int, data: bytes) -> None:
+    # Of a time that nobody can foresee, so that no file made beforehand is taken for this one.
+    at_ns = time.time_ns() - int.from_bytes(os.urandom(4), "big")
+    os.utime(file, ns=(at_ns, at_ns))
+    made = os.fstat(file)  # which says what the file system makes of that time
+    head = _head_of(made)
+    if os.write(file, head + data) < len(head) + len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.utime(file, ns=(made.st_mtime_ns, made.st_mtime_ns))
+
+
+def _head_of(found: os.stat_result) -> bytes:
+    return b"%d %d %d\n" % (found.st_dev, found.st_ino, found.st_mtime_ns)
 
 
 def _is_kept(source: Any, filename: Any, mode: str, caller: str | None) -> bool:
@@ -114,9 +141,13 @@ def _read(folder: str) -> Known:
     except OSError:
         return {}
     try:
-        if not (_is_ours(os.stat(folder)) and _is_ours(os.fstat(file))):
+        found = os.fstat(file)
+        if not (_is_ours(os.stat(folder)) and _is_ours(found)) or found.st_mode & _OTHERS:
             return {}
-        version, known = marshal.loads(os.read(file, os.fstat(file).st_size))  # noqa: S302
+        data, head = os.read(file, found.st_size), _head_of(found)
+        if not data.startswith(head):
+            return {}
+        version, known = marshal.loads(data[len(head) :])  # noqa: S302
     except (OSError, EOFError, ValueError, TypeError):
         return {}
     finally:

@@ -105,7 +105,8 @@ def _own_state(cache_dir: str, named: Sequence[tuple[str, str]]) -> str | None:
     name = blake2b(asked.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
     folder = os.path.join(cache_dir, name)
     try:
-        os.makedirs(cache_dir, mode=0o700, exist_ok=True)
+        for made in (os.path.dirname(cache_dir), cache_dir):  # a mode is the last folder's alone
+            os.makedirs(made, mode=0o700, exist_ok=True)
         for other in os.scandir(cache_dir):
             if other.name != name and other.stat().st_mtime < time.time() - CACHE_DAYS * _DAY_S:
                 rmtree(other.path, ignore_errors=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from heddle_registry import kept_code
 from heddle_registry.cache_folder import cache_folder
 from heddle_registry.kept_code import MOST_KEPT, KeptCode
 from tests.process_helpers import ROOT
@@ -79,10 +80,13 @@ def test_a_second_command_compiles_nothing_that_the_first_has_and_says_the_same(
 
 
 def plant(file: Path, marker: Path) -> None:
-    """Put code that makes ``marker`` in the place of all that is kept."""
-    version, known = marshal.loads(file.read_bytes())
+    """Put code that makes ``marker`` in the place of all that is kept, as only its writer can."""
+    head, _, data = file.read_bytes().partition(b"\n")
+    version, known = marshal.loads(data)
     evil = compile(f"open({str(marker)!r}, 'w').close()", "<evil>", "exec")
-    file.write_bytes(marshal.dumps((version, dict.fromkeys(known, evil))))
+    made = file.stat()
+    file.write_bytes(head + b"\n" + marshal.dumps((version, dict.fromkeys(known, evil))))
+    os.utime(file, ns=(made.st_mtime_ns, made.st_mtime_ns))
 
 
 def opened_to_others(file: Path) -> None:
@@ -104,13 +108,40 @@ def given_away(file: Path) -> None:
     os.chown(file, 65534, 65534)
 
 
+def readable_by_others(file: Path) -> None:
+    file.chmod(0o644)  # as whatever git checks out
+
+
+def another_file(file: Path) -> None:
+    """As from a clone or an archive: of the same content, time and mode."""
+    made, data = file.stat(), file.read_bytes()
+    file.rename(file.with_name("elsewhere"))
+    file.write_bytes(data)
+    file.chmod(0o600)
+    os.utime(file, ns=(made.st_mtime_ns, made.st_mtime_ns))
+
+
+def of_another_time(file: Path) -> None:
+    os.utime(file)
+
+
 def made_a_pipe(file: Path) -> None:
     file.unlink()
     os.mkfifo(file, 0o600)
 
 
 @pytest.mark.parametrize(
-    "attack", [opened_to_others, folder_opened_to_others, linked, given_away, made_a_pipe]
+    "attack",
+    [
+        opened_to_others,
+        folder_opened_to_others,
+        linked,
+        given_away,
+        readable_by_others,
+        another_file,
+        of_another_time,
+        made_a_pipe,
+    ],
 )
 def test_a_file_that_another_may_have_written_is_not_run(home, tmp_path, attack):
     expected, compiled = command("list", "--json")
@@ -140,15 +171,20 @@ def test_the_planted_code_would_have_run_in_a_file_of_ones_own(home, tmp_path):
 )
 def test_a_file_that_is_none_is_written_anew(home, content):
     command("list")
-    kept(home).write_bytes(content)
+    with kept(home).open("r+b") as file:
+        file.truncate()
+        kept_code._write(file.fileno(), content)
     assert command("list")[1] > 0
     assert command("list")[1] == 0
 
 
 def test_a_torn_file_is_written_anew(home):
     command("list")
-    whole = kept(home).read_bytes()
-    kept(home).write_bytes(whole[: len(whole) // 2])
+    with kept(home).open("r+b") as file:
+        data = file.read().partition(b"\n")[2]
+        file.truncate(0)
+        file.seek(0)
+        kept_code._write(file.fileno(), data[: len(data) // 2])
     assert command("list")[1] > 0
     assert command("list")[1] == 0
 
@@ -157,6 +193,30 @@ def test_without_a_home_nothing_is_kept_and_nothing_is_made(home):
     home.rmdir()
     assert command("list")[1] == command("list")[1] > 0
     assert not home.exists()
+
+
+@pytest.mark.parametrize("call", ["write", "utime", "replace"])
+def test_a_file_that_cannot_be_made_is_not_left_behind(tmp_path, monkeypatch, call):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    code = KeptCode(str(tmp_path))
+    tmp_path.chmod(0o700)
+    code.compile("a = 1", "<attrs generated x>", "exec")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, full)
+        code.keep()
+    assert list(tmp_path.iterdir()) == []
+    code.keep()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_where_nothing_would_be_believed_nothing_is_written(home):
+    folder = home / ".cache" / "heddle-registry"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    assert command("list")[1] > 0
+    assert list(folder.iterdir()) == []
 
 
 def test_a_place_that_cannot_be_written_costs_nothing_but_time(home):
