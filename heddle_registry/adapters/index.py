@@ -349,6 +349,17 @@ class Index:
                 return None
             return found if found is not None and found.meta[0] == self.boot_id() else None
 
+    def is_still(self, known: Known) -> bool:
+        """Return whether ``known`` is what `known` would return now."""
+        with self._mutex:
+            connection = self._connect()
+            try:
+                found = connection and connection.execute("SELECT * FROM meta").fetchone()
+            except sqlite3.Error:
+                self._drop()
+                return False
+            return bool(found == known.meta)
+
     def catch_up(
         self,
         known: Known,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from heddle_registry.adapters.flock import DirectoryLock
     from heddle_registry.adapters.folders import Folders
     from heddle_registry.adapters.index import Index, Stamps
+    from heddle_registry.adapters.index_tables import Known
     from heddle_registry.adapters.layout import Layout
 
     class Progress(Protocol):
@@ -161,8 +162,8 @@ class Reader:
             self._layout.refuse_links()
         except RegistryError:
             return None
-        fresh = None
-        if self._index.known() is None:
+        fresh, known = None, self._index.known()
+        if known is None:
             fresh = self._rebuilt()
             if fresh is None:
                 return None
@@ -176,7 +177,7 @@ class Reader:
         try:
             if fresh is not None and not self._index.adopt(fresh):
                 return None
-            return self._caught_up()
+            return self._caught_up(known)
         finally:
             lock.release()
 
@@ -205,10 +206,11 @@ class Reader:
         finally:
             progress.close()
 
-    def _caught_up(self) -> Stamps | None:
-        # Under the lock. Only what changed is read.
+    def _caught_up(self, known: Known | None = None) -> Stamps | None:
+        # Under the lock. Only what changed is read; ``known`` may be from before it was taken.
         index, folders = self._index, self._folders
-        known = index.known()
+        if known is None or not index.is_still(known):
+            known = index.known()
         if known is None:
             if len(folders.agents.stamps()) > _FEW:
                 return None

@@ -143,6 +143,44 @@ def test_a_writer_sees_a_strangers_change_and_leaves_the_index_right(folder: Fol
     assert folder.names() == ["agent-a", "agent-b", "agent-c"]
 
 
+def test_what_the_index_knows_is_read_once_to_bring_it_up_to_date(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = folder.store.index.known, []
+
+    def known() -> Any:
+        asked.append(True)
+        return real()
+
+    folder.stranger_writes(entry("agent-b"))
+    monkeypatch.setattr(folder.store.index, "known", known)
+    assert folder.names() == ["agent-a", "agent-b"]
+    assert folder.is_up_to_date
+    assert len(asked) == 1
+
+
+def test_who_writes_between_a_look_at_the_index_and_the_lock_is_seen(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = DirectoryStore(folder.layout.root, FakeHost())
+    effects = (PutEntry(entry("agent-c")),)
+    real = DirectoryLock.acquire
+
+    def acquire(lock: DirectoryLock, *given: Any, **named: Any) -> bool:
+        if named == {"blocking": False}:
+            monkeypatch.undo()
+            # One that finds the index behind, brings it up to date, and writes.
+            assert {one.session_id for one in other.look(Query()).entries} == {"agent-a", "agent-b"}
+            other.transact(Keys(), lambda *_: Decision(effects=effects), {})
+        return real(lock, *given, **named)
+
+    folder.stranger_writes(entry("agent-b"))
+    monkeypatch.setattr(DirectoryLock, "acquire", acquire)
+    assert folder.names() == ["agent-a", "agent-b", "agent-c"]
+    assert folder.is_up_to_date
+    assert folder.scans == 0
+
+
 def test_while_another_holds_the_lock_a_look_scans_and_waits_for_nobody(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
