@@ -277,7 +277,6 @@ def test_who_waits_after_others_gave_up_takes_over_their_threads(
             thread.join()
 
     with flock_holder(path):
-        monkeypatch.setattr(threading, "_start_new_thread", real)
         monkeypatch.setattr(lock_file._thread, "start_new_thread", start)
         wait_together()
         assert len(started) == 3
