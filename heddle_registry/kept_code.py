@@ -20,6 +20,8 @@ import os
 import sys
 import time
 
+from heddle_registry.cache_folder import keep_file
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType
@@ -79,36 +81,14 @@ class KeptCode:
 
     def keep(self) -> None:
         """Write what is new to the file, for the next command."""
-        if self._folder is None or not self._new:
+        if self._folder is None or not self._new or not _may_be_believed(self._folder):
             return
         import marshal
 
         # What other commands have kept meanwhile stays, too.
         known = {**_read(self._folder), **self._new}
         data = marshal.dumps((sys.version, known if len(known) <= MOST_KEPT else self._new))
-        path = _path(self._folder)
-        part = f"{path}.{os.getpid()}"
-        try:
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            if not _is_ours(os.stat(self._folder)):
-                return  # nobody would believe it
-            new = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return
-        try:
-            _write(new, data)
-            os.replace(part, path)
-        except OSError:
-            _unlink(part)
-        finally:
-            os.close(new)
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        return
+        keep_file(_path(self._folder), lambda file: _write(file, data))
 
 
 def _write(file: int, data: bytes) -> None:
@@ -153,6 +133,15 @@ def _read(folder: str) -> Known:
     finally:
         os.close(file)
     return known if version == sys.version and isinstance(known, dict) else {}
+
+
+def _may_be_believed(folder: str) -> bool:
+    try:
+        return _is_ours(os.stat(folder))
+    except FileNotFoundError:
+        return True  # it is made for the user alone
+    except OSError:
+        return False
 
 
 def _is_ours(found: os.stat_result) -> bool:

@@ -246,7 +246,10 @@ def installed(
             pass
     found = _scan(roots)
     if cache_file is not None:
-        _keep(cache_file, json.dumps({"key": key, "plugins": found}))
+        from heddle_registry.cache_folder import keep_file
+
+        text = json.dumps({"key": key, "plugins": found}).encode()
+        keep_file(cache_file, lambda file: os.write(file, text))
     return found
 
 
@@ -276,17 +279,6 @@ def _stamp(root: str) -> int:
         return os.stat(root).st_mtime_ns
     except OSError:
         return 0
-
-
-def _keep(cache_file: str, text: str) -> None:
-    part = f"{cache_file}.{os.getpid()}"
-    try:
-        os.makedirs(os.path.dirname(cache_file) or ".", mode=0o700, exist_ok=True)
-        with open(part, "w", encoding="utf-8") as new:
-            new.write(text)
-        os.replace(part, cache_file)
-    except OSError:
-        return
 
 
 def _import_roots(cwd: str | None) -> list[str]:
