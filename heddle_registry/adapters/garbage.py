@@ -20,8 +20,9 @@ _before: tuple[int, int, int] = (0, 0, 0)
 def collecting_seldom() -> Iterator[None]:
     """Let the collector run once in `OBJECTS_BETWEEN` objects while inside; for the whole process.
 
-    Each of its looks goes through what was made since, and finds that all of it is in use: a tenth
-    of the time of a listing. Where it is switched off, or runs as seldom already, nothing changes.
+    Each of its looks goes through what was made since, and finds that all of it is in use: a
+    seventh of the time in which thousands of unchanged transcripts are looked at. Where it is
+    switched off, or runs as seldom already, nothing changes.
     May be entered by several OS threads at once, and again inside; the last to leave puts things
     back.
     """

@@ -95,6 +95,17 @@ class Folder:
         self._monkeypatch.setattr(self.store._reader, "_prepared", prepared)
         return builds
 
+    def count_acquires(self) -> list[object]:
+        """Return a list that grows with what each taker of the lock asks for."""
+        real, asked = DirectoryLock.acquire, []
+
+        def acquire(lock: DirectoryLock, *given: Any, **named: Any) -> bool:
+            asked.append((given, named))
+            return real(lock, *given, **named)
+
+        self._monkeypatch.setattr(DirectoryLock, "acquire", acquire)
+        return asked
+
     def names(self) -> list[str]:
         return sorted(found.session_id for found in self.store.look(Query()).entries)
 
@@ -182,16 +193,10 @@ def test_who_writes_between_a_look_at_the_index_and_the_lock_is_seen(
 
 
 def test_while_another_holds_the_lock_a_look_scans_and_waits_for_nobody(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
+    folder: Folder,
 ) -> None:
-    real, asked = DirectoryLock.acquire, []
-
-    def acquire(lock: DirectoryLock, *given: Any, **named: Any) -> bool:
-        asked.append((given, named))
-        return real(lock, *given, **named)
-
     folder.stranger_writes(entry("agent-b"))
-    monkeypatch.setattr(DirectoryLock, "acquire", acquire)
+    asked = folder.count_acquires()
     with flock_holder(os.path.join(folder.layout.agents, ".lock")):
         assert folder.names() == ["agent-a", "agent-b"]
         assert folder.scans == 1
@@ -522,16 +527,10 @@ def test_a_thorough_look_where_nothing_was_written_in_place_needs_no_lock_and_no
 
 
 def test_whoever_made_a_new_index_waits_a_moment_for_the_lock_to_put_it_in_place(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
+    folder: Folder,
 ) -> None:
-    real, asked = DirectoryLock.acquire, []
-
-    def acquire(lock: DirectoryLock, *given: Any, **named: Any) -> bool:
-        asked.append((given, named))
-        return real(lock, *given, **named)
-
     folder.lose_index()
-    monkeypatch.setattr(DirectoryLock, "acquire", acquire)
+    asked = folder.count_acquires()
     assert folder.names() == ["agent-a"]
     assert asked == [((reading._PATIENCE_S,), {})]
     assert folder.is_up_to_date
