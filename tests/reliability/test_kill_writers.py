@@ -104,6 +104,9 @@ class Writers:
         _, status = os.waitpid(pid, 0)
         assert os.WIFSIGNALED(status), "a writer failed by itself"
 
+    def wait_for_word(self) -> None:
+        assert select.select([self._reads], [], [], 60)[0], "nobody writes any more"
+
     def hear(self) -> None:
         try:
             while part := os.read(self._reads, 1 << 16):
@@ -162,6 +165,8 @@ def test_killed_writers_damage_nothing_and_lose_nothing(tmp_path: Path) -> None:
         for _ in range(WRITERS):
             writers.start()
         for number in range(KILLS // AT_ONCE):
+            if number % 2:
+                writers.wait_for_word()  # on a slow disk all would be killed before their first
             time.sleep(choices.random() * 0.02)
             for left in range(WRITERS, WRITERS - AT_ONCE, -1):
                 writers.kill(choices.randrange(left))
@@ -224,7 +229,7 @@ def test_killed_renewals_leave_the_claim_whole_and_lose_none_that_was_acknowledg
     pids: list[int] = []
     told = 0
     try:
-        for _ in range(300):
+        for number in range(300):
             while len(pids) < 2:
                 pid = os.fork()
                 if pid == 0:
@@ -233,6 +238,9 @@ def test_killed_renewals_leave_the_claim_whole_and_lose_none_that_was_acknowledg
                     finally:
                         os._exit(7)
                 pids.append(pid)
+            if number % 2:
+                # On a slow disk all would be killed before they renewed anything.
+                assert select.select([reads], [], [], 60)[0], "nobody renews any more"
             time.sleep(random.random() * 0.01)
             killed = pids.pop(0)
             os.kill(killed, signal.SIGKILL)
