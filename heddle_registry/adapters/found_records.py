@@ -260,10 +260,10 @@ class FoundRecords:
             where.append("real_path = ?")
             arguments.append(query.path)
         if query.owner_pids is not None:
-            # Whose pid is not its owner's has no owner that counts.
-            column = "owner_pid" if query.records_owner else "pid"
-            where.append(f"{column} IN ({', '.join('?' * len(query.owner_pids))})")
-            arguments += query.owner_pids
+            # An owner counts only where its pid is the entry's.
+            for column in ("pid", "owner_pid") if query.records_owner else ("pid",):
+                where.append(f"{column} IN ({', '.join('?' * len(query.owner_pids))})")
+                arguments += query.owner_pids
         elif query.records_owner:
             where.append("owner_pid IS NOT NULL")
         if query.active_only:

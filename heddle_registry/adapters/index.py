@@ -22,8 +22,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from heddle_registry.adapters.index_tables import (
+    HIGHEST_FENCE,
     PUT_ENTRY,
     VERSION,
+    YOUNG,
     EntryRow,
     Known,
     entry_values,
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 
 _MOST_KEPT: Final = 32
 _SETTLED_AT_ONCE: Final = 8
-_NO_RECORD: Final = ("is_record = 0", ())
+_NO_RECORD: Final = "is_record = 0"
 Stamps = tuple[int, int]
 """The mtimes of ``agents`` and ``claims`` in nanoseconds; 0 for a missing folder."""
 
@@ -108,11 +110,11 @@ class Index:
         if stamps == self._kept[0]:
             return True
         # What nearly every question asks next costs no look of its own.
-        asked = ("entries", *_NO_RECORD)
-        names = self._names(stamps, *asked)
-        if names is None:
+        asked = (_names_in("entries", _NO_RECORD), ())
+        rows = self._read(stamps, *asked)
+        if rows is None:
             return False
-        self._kept = (stamps, {asked: names})
+        self._kept = (stamps, {asked: rows})
         return True
 
     def kept(self, stamps: Stamps, asked: object) -> list[Any] | None:
@@ -127,6 +129,18 @@ class Index:
             if len(answers) >= _MOST_KEPT:
                 answers.clear()
             answers[asked] = answer
+
+    def _answer(
+        self, stamps: Stamps, query: str, arguments: tuple[Any, ...]
+    ) -> list[tuple[Any, ...]] | None:
+        # As `_read`, but asked once only.
+        asked = (query, arguments)
+        rows = self.kept(stamps, asked)
+        if rows is None:
+            rows = self._read(stamps, query, arguments)
+            if rows is not None:
+                self.keep(stamps, asked, rows)
+        return rows
 
     def _read(
         self, stamps: Stamps, query: str, arguments: Sequence[Any]
@@ -198,50 +212,31 @@ class Index:
     def names(
         self,
         stamps: Stamps,
-        table: Literal["entries", "claims"],
+        table: Literal["entries", "claims", "claim_sessions"],
         where: str,
         arguments: Sequence[Any] = (),
     ) -> list[str] | None:
         """Return names of files; None where the index is not at ``stamps``."""
-        asked = (table, where, tuple(arguments))
-        names = self.kept(stamps, asked)
-        if names is None:
-            names = self._names(stamps, *asked)
-            if names is not None:
-                self.keep(stamps, asked, names)
-        return names
+        rows = self._answer(stamps, _names_in(table, where), tuple(arguments))
+        return None if rows is None else [shown_name(row[0]) for row in rows]
 
     def names_of_no_records(
         self, stamps: Stamps, table: Literal["entries", "claims"]
     ) -> list[str] | None:
         """Return names of files that are no records; None where the index is not at ``stamps``."""
-        return self.names(stamps, table, *_NO_RECORD)
-
-    def _names(
-        self, stamps: Stamps, table: str, where: str, arguments: Sequence[Any]
-    ) -> list[str] | None:
-        query = f"SELECT name FROM {table} WHERE {where}"  # noqa: S608 (our own text)
-        rows = self._read(stamps, query, arguments)
-        return None if rows is None else [shown_name(row[0]) for row in rows]
+        return self.names(stamps, table, _NO_RECORD)
 
     def claim_names_of(self, stamps: Stamps, session_id: str) -> list[str] | None:
         """Return names of the claims that name a session as holder or past holder."""
-        rows = self._read(
-            stamps, "SELECT name FROM claim_sessions WHERE session_id = ?", (session_id,)
-        )
-        return None if rows is None else [row[0] for row in rows]
+        return self.names(stamps, "claim_sessions", "session_id = ?", (session_id,))
 
     def highest_fence(self, stamps: Stamps, thread: str) -> int | None:
         """Return the greatest fence of a thread's rows, 0 for none; None where not at ``stamps``.
 
         The files are not looked at again: a fence that is too great does no harm.
         """
-        rows = self._read(
-            stamps,
-            "SELECT max(own_fence) FROM entries WHERE thread = ? AND own_fence IS NOT NULL",
-            (thread,),
-        )
-        return None if rows is None else rows[0][0] or 0
+        rows = self._answer(stamps, HIGHEST_FENCE, (thread,))
+        return None if rows is None else rows[0][0]
 
     # -- writing: the caller holds the store's lock --------------------------------------------
 
@@ -294,9 +289,8 @@ class Index:
         # Where the clock is coarse, a row made within a tick of its file's change may miss
         # another change in that tick. Once the tick is over, one more look settles it.
         rows = connection.execute(
-            "SELECT name FROM entries WHERE is_record = 1 AND read_at - ctime <= ? AND ctime < ?"
-            " LIMIT ?",
-            (tick_ns, time.time_ns() - tick_ns, _SETTLED_AT_ONCE),
+            f"{_names_in('entries', YOUNG.format(tick_ns=tick_ns))} AND ctime < ? LIMIT ?",
+            (time.time_ns() - tick_ns, _SETTLED_AT_ONCE),
         ).fetchall()
         for (name,) in rows:
             file = read(name)
@@ -305,9 +299,10 @@ class Index:
 
     def _put_claims(self, connection: sqlite3.Connection, claims: dict[str, Claim | None]) -> None:
         for name, claim in claims.items():
-            forget_claim(connection, name)
             stamp = stamp_at(self._layout.claims, name)
-            if claim is not None and stamp is not None:
+            if claim is None or stamp is None:
+                forget_claim(connection, name)
+            else:
                 put_claim(connection, name, stamp, claim)
 
     def _stamp(
@@ -386,7 +381,7 @@ class Index:
                         "DELETE FROM entries WHERE name = ?",
                         [(storable_name(name),) for name in gone_entries],
                     )
-                    for name in [*gone_claims, *(file.name for file in claims)]:
+                    for name in gone_claims:
                         forget_claim(connection, name)
                     for file in claims:
                         put_claim_file(connection, file)
@@ -396,6 +391,10 @@ class Index:
                 self._drop()
                 return False
             return True
+
+
+def _names_in(table: str, where: str) -> str:
+    return f"SELECT name FROM {table} WHERE {where}"  # noqa: S608 (our own text)
 
 
 def _opened(path: str) -> sqlite3.Connection | None:

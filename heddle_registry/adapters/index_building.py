@@ -14,6 +14,7 @@ from heddle_registry.adapters.index_tables import (
     PUT_ENTRY,
     TABLES,
     VERSION,
+    YOUNG_INDEX,
     file_values,
     open_database,
     put_claim_file,
@@ -74,9 +75,11 @@ def build_index(
             put_claim_file(connection, file)
         for statement in INDEXES.split(";"):
             connection.execute(statement)
+        tick_ns = tick_of(fresh)
+        if tick_ns:
+            connection.execute(YOUNG_INDEX.format(tick_ns=tick_ns))
         # No stamps yet, and those of no folder are none.
-        made = (boot_id, tick_of(fresh))
-        connection.execute("INSERT INTO meta VALUES (?, NULL, NULL, ?)", made)
+        connection.execute("INSERT INTO meta VALUES (?, NULL, NULL, ?)", (boot_id, tick_ns))
         connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = DELETE")
         connection.close()

@@ -17,6 +17,7 @@ from heddle_registry.core.entry import (
 )
 from heddle_registry.core.evidence import Owner
 from heddle_registry.core.lifecycle import AgentStatus
+from heddle_registry.core.limits import is_session_id
 from heddle_registry.core.timestamp import Timestamp
 from heddle_registry.core.token import TokenHash
 
@@ -313,11 +314,14 @@ def key_row(entry: AgentEntry, real: RealPaths | None = None) -> tuple[Any, ...]
 
 
 def claim_sessions(claim: Claim) -> tuple[str, ...]:
-    """Return every session that the claim names as holder or past holder."""
+    """Return every session that the claim names as holder or past holder.
+
+    Without what is no session id, and so is never looked for.
+    """
     names = [past.session_id for past in claim.past]
     if claim.holder is not None:
         names.append(claim.holder.session_id)
-    return tuple(dict.fromkeys(names))
+    return tuple(filter(is_session_id, dict.fromkeys(names)))
 
 
 def claim_keys(claim: Claim | None) -> tuple[Any, ...] | None:

@@ -19,14 +19,17 @@ from heddle_registry.adapters.index_rows import (
     key_row,
 )
 from heddle_registry.adapters.record_files import CLOCK_TICK_NS, stamp_of
+from heddle_registry.core.lifecycle import AgentStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from heddle_registry.adapters.index_rows import RealPaths
     from heddle_registry.adapters.record_files import RecordFile, Stamp
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
 
-VERSION: Final = 7
+VERSION: Final = 8
 _BUSY_S: Final = 0.05
 _FILE_COLUMNS: Final = (
     "name",
@@ -44,12 +47,12 @@ TABLES: Final = f"""
 CREATE TABLE meta (boot TEXT, agents INTEGER, claims INTEGER, tick INTEGER);
 CREATE TABLE entries ({", ".join(_ENTRY_COLUMNS)}, PRIMARY KEY (name)) WITHOUT ROWID;
 CREATE TABLE claims (name PRIMARY KEY, inode, size, mtime, ctime, is_record,
-                     thread, path, holder) WITHOUT ROWID;
+                     thread, path, holder, sessions) WITHOUT ROWID;
 CREATE TABLE claim_sessions (session_id, name, PRIMARY KEY (session_id, name)) WITHOUT ROWID;
 """
 INDEXES: Final = """
-CREATE INDEX entries_thread ON entries (thread, status);
-CREATE INDEX entries_fence ON entries (thread, own_fence) WHERE own_fence IS NOT NULL;
+CREATE INDEX entries_thread ON entries (thread, status, own_fence);
+CREATE INDEX entries_pid ON entries (pid, owner_pid) WHERE pid IS NOT NULL;
 CREATE INDEX entries_active ON entries (status) WHERE status = 'active';
 CREATE INDEX entries_ended ON entries (ended_ns) WHERE ended_ns IS NOT NULL;
 CREATE INDEX entries_bad ON entries (is_record) WHERE is_record = 0;
@@ -60,12 +63,26 @@ CREATE INDEX claims_bad ON claims (is_record) WHERE is_record = 0;
     f"CREATE INDEX entries_{name} ON entries ({name}) WHERE {name} IS NOT NULL;\n"
     for name in (
         "native_actor_key", "native_parent_actor_key", "native_instance_key",
-        "client_instance_id", "heddle_session_id", "real_path", "pid", "owner_pid",
+        "client_instance_id", "heddle_session_id", "real_path",
     )
 )  # fmt: skip
 
+YOUNG: Final = "is_record = 1 AND read_at - ctime <= {tick_ns:d}"
+"""Rows made within a tick of their file's change, after which it may have changed again."""
+YOUNG_INDEX: Final = f"CREATE INDEX entries_young ON entries (ctime) WHERE {YOUNG}"
+"""Made only where files' times are coarse: elsewhere nobody looks for young rows."""
+
 PUT_ENTRY: Final = f"INSERT OR REPLACE INTO entries VALUES ({', '.join('?' * len(_ENTRY_COLUMNS))})"  # noqa: S608
-PUT_CLAIM: Final = f"INSERT INTO claims VALUES ({', '.join('?' * 9)})"  # noqa: S608
+PUT_CLAIM: Final = f"INSERT OR REPLACE INTO claims VALUES ({', '.join('?' * 10)})"  # noqa: S608
+HIGHEST_FENCE: Final = "SELECT max({})".format(
+    # The index is by status, too: of each the last one in it, so that none is read.
+    ", ".join(
+        "ifnull((SELECT max(own_fence) FROM entries"  # noqa: S608 (our own text)
+        f" WHERE thread = ?1 AND status = '{status.value}'), 0)"
+        for status in AgentStatus
+    )
+)
+"""Of the thread ``?1``; 0 where no row of it has one."""
 _NO_FIELDS: Final = (None,) * (len(KEY_COLUMNS) + len(FIELD_COLUMNS))
 _NO_STAMP: Final = (None, None, None, None)
 _NO_VALUES: Final = (None,) * len(FIELD_COLUMNS)
@@ -188,18 +205,19 @@ def file_values(file: RecordFile[AgentEntry], real: RealPaths | None = None) -> 
 def forget_claim(connection: sqlite3.Connection, file_name: str) -> None:
     """Take out what is said of a file in ``claims``."""
     name = storable_name(file_name)
-    connection.execute("DELETE FROM claim_sessions WHERE name = ?", (name,))
+    _name_sessions(connection, name, ())
     connection.execute("DELETE FROM claims WHERE name = ?", (name,))
 
 
 def put_claim_file(connection: sqlite3.Connection, file: RecordFile[Claim]) -> None:
-    """Put a file in ``claims``, which may be no claim, and of which there is no row."""
+    """Put a file in ``claims``, which may be no claim, in place of what is said of it."""
     from heddle_registry.adapters.folders import claim_file_error
 
     stamp = file.stamp or _NO_STAMP
     if file.record is None or claim_file_error(file) is not None:
-        row = (storable_name(file.name), *stamp, False, None, None, None)
-        connection.execute(PUT_CLAIM, row)
+        name = storable_name(file.name)
+        _name_sessions(connection, name, ())
+        connection.execute(PUT_CLAIM, (name, *stamp, False, None, None, None, ""))
         return
     put_claim(connection, file.name, stamp, file.record)
 
@@ -207,13 +225,27 @@ def put_claim_file(connection: sqlite3.Connection, file: RecordFile[Claim]) -> N
 def put_claim(
     connection: sqlite3.Connection, name: str, stamp: Stamp | tuple[None, ...], claim: Claim
 ) -> None:
-    """Put a claim of which there is no row, and the sessions that it names."""
-    row = (name, *stamp, True, claim.thread, claim.path, claim.holder_id)
+    """Put a claim and the sessions that it names, in place of what is said of its file."""
+    sessions = claim_sessions(claim)
+    _name_sessions(connection, name, sessions)
+    row = (name, *stamp, True, claim.thread, claim.path, claim.holder_id, " ".join(sessions))
     connection.execute(PUT_CLAIM, row)
-    connection.executemany(
-        "INSERT INTO claim_sessions VALUES (?, ?)",
-        [(session_id, name) for session_id in claim_sessions(claim)],
-    )
+
+
+def _name_sessions(
+    connection: sqlite3.Connection, name: str | bytes, sessions: Sequence[str]
+) -> None:
+    # By their keys: there is no look-up of them by file, and claims are never pruned.
+    row = connection.execute("SELECT sessions FROM claims WHERE name = ?", (name,)).fetchone()
+    before = row[0].split() if row is not None else ()
+    for session_id in before:
+        if session_id not in sessions:
+            connection.execute(
+                "DELETE FROM claim_sessions WHERE session_id = ? AND name = ?", (session_id, name)
+            )
+    for session_id in sessions:
+        if session_id not in before:
+            connection.execute("INSERT INTO claim_sessions VALUES (?, ?)", (session_id, name))
 
 
 def shown_name(stored: str | bytes) -> str:

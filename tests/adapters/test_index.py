@@ -623,6 +623,37 @@ def test_where_each_change_has_a_time_of_its_own_no_row_is_looked_for_to_settle(
     assert rows(store)[0] == {"agent-a.toml", "agent-b.toml"}
 
 
+@pytest.mark.parametrize("tick_ns", [0, TICK_NS])
+def test_no_change_of_the_index_goes_through_all_rows_of_a_table(
+    tmp_path: Path, tick_ns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Claims are never pruned, and thousands of entries may be there.
+    monkeypatch.setattr(index_building, "tick_of", lambda _: tick_ns)
+    store = DirectoryStore(str(tmp_path / ".heddle"), FakeHost())
+    write(store, PutEntry(entry("agent-a")))
+    store.look(Query())
+    asked: list[str] = []
+    connection = store.index._connect()
+    assert connection is not None
+    connection.set_trace_callback(asked.append)
+    write(store, PutEntry(entry("agent-b")), PutClaim(held_by("agent-b")))
+    write(store, PutClaim(held_by("agent-a")), RemoveEntry("agent-b"))
+    store.index.record(
+        store.index.folder_stamps(), {}, {store.layout.claim_name("main"): None}, lambda _: None
+    )
+    store.index.highest_fence(store.index.folder_stamps(), "main")
+    connection.set_trace_callback(None)
+    asked = [query for query in asked if query not in {"BEGIN", "BEGIN IMMEDIATE", "COMMIT"}]
+    assert {query.split()[0] for query in asked} == {"SELECT", "INSERT", "DELETE", "UPDATE"}
+    plans = {
+        row[3]: query
+        for query in asked
+        for row in connection.execute(f"EXPLAIN QUERY PLAN {query}")
+    }
+    scans = {plan: query for plan, query in plans.items() if plan.startswith("SCAN")}
+    assert set(scans) <= {"SCAN meta", "SCAN CONSTANT ROW"}, scans  # of one row each
+
+
 def test_only_what_is_no_record_is_looked_at_as_a_problem(store: DirectoryStore) -> None:
     write(store, PutClaim(held_by("agent-a")))
     stamps = store.index.folder_stamps()
