@@ -13,7 +13,10 @@ from pathlib import Path
 import attrs
 
 from heddle_registry import AgentStatus
-from heddle_registry.codec import entry_from_toml, entry_to_toml
+from heddle_registry.adapters.layout import Layout, thread_hash
+from heddle_registry.codec import claim_to_toml, entry_from_toml, entry_to_toml
+from heddle_registry.core.claim import Claim, EndCause, PastHolder
+from heddle_registry.core.timestamp import Timestamp
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "data" / "golden" / "golden-full.toml"
@@ -71,6 +74,18 @@ def fill(heddle: Path, count: int) -> None:
             reservation_token=None,
         )
         (agents / f"{entry.session_id}.toml").write_bytes(entry_to_toml(entry))
+
+
+def fill_claims(heddle: Path, count: int) -> None:
+    """Write ``count`` claims of branches that somebody had before; claims are never pruned."""
+    claims = Path(Layout(str(heddle)).claims)
+    for number in range(count):
+        past = PastHolder(
+            session_id=f"agent-past-{number}", fence=1, ended_at=Timestamp("2026-07-01T12:00:00Z"),
+            cause=EndCause.RELEASED,
+        )  # fmt: skip
+        claim = Claim(thread=f"past/{number}", fence=1, past=(past,))
+        (claims / f"{thread_hash(claim.thread)}.toml").write_bytes(claim_to_toml(claim))
 
 
 @attrs.define

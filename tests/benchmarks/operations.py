@@ -16,6 +16,7 @@ from tests.benchmarks.folders import (
     busy_writer,
     changer,
     fill,
+    fill_claims,
     median,
     seconds,
     session_id,
@@ -102,6 +103,11 @@ def measure(base: Path, count: int, samples: int) -> dict[str, float]:
         registry.list()
         out["list again"] = median(seconds(registry.list) for _ in range(5))
         out["list fresh"] = median(_in_new_process(FRESH_LIST, heddle, count) for _ in range(7))
+        fill_claims(heddle, count)
+        registry.list()
+        with changer(heddle, count) as beside:
+            among = _claims(registry, beside, samples, floor_in(base / "floor"))
+        out["reserve, as many claims"] = among["reserve"]
     return out
 
 
@@ -113,6 +119,7 @@ def _claims(registry, beside, samples, least) -> dict[str, float]:
         )  # fmt: skip
 
     times: dict[str, list[float]] = {"floor": [], "reserve": [], "heartbeat": [], "release": []}
+    first = 0
     for number in range(samples):
         beside.change("ours")
         # Between the others, because a disk is as fast as its other users leave it.
@@ -126,7 +133,8 @@ def _claims(registry, beside, samples, least) -> dict[str, float]:
         times["reserve"].append(seconds(reserve))
         assert isinstance(outcome, Reserved)
         entry, token, fence = outcome.entry, outcome.token, outcome.fence
-        assert fence == number + 1
+        first = first or fence
+        assert fence == first + number
         beat = seconds(lambda: registry.heartbeat(entry.session_id, token))
         times["heartbeat"].append(beat)
         assert registry.check("bench", fence).valid

@@ -17,6 +17,8 @@ BUDGETS = (
     ("heartbeat", lambda m: m[10]["heartbeat"] / m[10]["floor"], 1.5, "x floor"),
     ("release", lambda m: m[10]["release"] / m[10]["floor"], 3.0, "x floor"),
     ("reserve, 10,000 : 10", lambda m: m[10_000]["reserve"] / m[10]["reserve"], 1.3, ""),
+    ("reserve among as many claims, 10,000 : 10",
+     lambda m: m[10_000]["reserve, as many claims"] / m[10]["reserve, as many claims"], 1.3, ""),
     ("heartbeat, 10,000 : 10", lambda m: m[10_000]["heartbeat"] / m[10]["heartbeat"], 1.3, ""),
     ("release, 10,000 : 10", lambda m: m[10_000]["release"] / m[10]["release"], 1.3, ""),
     ("worst look-up, 10,000 : 10", lambda m: _worst_growth(m), 1.5, ""),
