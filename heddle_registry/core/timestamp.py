@@ -20,6 +20,9 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 (of text that is known to end in Z)
 _PLAIN_LENGTH: Final = len("2026-07-01T12:00:00Z")
 NS_PER_S: Final = 1_000_000_000
+_ALL_DIGITS: Final = 9
+_NANOS: Final = tuple(10 ** (_ALL_DIGITS - digits) for digits in range(_ALL_DIGITS))
+"""What the last of so many digits of a fraction is worth."""
 
 
 @cache
@@ -45,10 +48,13 @@ def _plain_sort_key(text: str) -> tuple[int, int] | None:
     # sends anything else, and whatever is wrong, the long way. The separators rule out every
     # other form that `fromisoformat` reads; 24 o'clock it reads from Python 3.13 on.
     shape = text[4:20:3]
-    fraction = text[20:-1]
+    nanos = 0
     if shape == "--T::.":
-        if text[-1] != "Z" or not (fraction.isascii() and fraction.isdigit()):
+        fraction = text[20:-1]
+        if not (fraction.isdigit() and fraction.isascii()) or text[-1] != "Z":
             return None
+        digits = len(fraction)
+        nanos = int(fraction) * _NANOS[digits] if digits < _ALL_DIGITS else int(fraction[:9])
     elif shape != "--T::Z" or len(text) != _PLAIN_LENGTH:
         return None
     if text[11:13] == "24":
@@ -57,7 +63,6 @@ def _plain_sort_key(text: str) -> tuple[int, int] | None:
         since_epoch = datetime.fromisoformat(text[:19]) - _NAIVE_EPOCH
     except ValueError:
         return None
-    nanos = int(fraction[:9].ljust(9, "0")) if fraction else 0
     return since_epoch.days * 86_400 + since_epoch.seconds, nanos
 
 
@@ -103,7 +108,7 @@ class Timestamp(Record):
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.text, str):
             raise ValueError(f"not an RFC 3339 timestamp: {self.text!r}")  # noqa: TRY004
-        object.__setattr__(self, "sort_key", _sort_key(self.text))
+        _set_sort_key(self, _sort_key(self.text))
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -111,21 +116,21 @@ class Timestamp(Record):
 
         :raises ValueError: the text is no timestamp.
         """
-        return cls.vouched(text, _sort_key(text))
+        return cls.vouched(text, _plain_sort_key(text) or _sort_key(text))
 
     @classmethod
     def vouched(cls, text: str, sort_key: tuple[int, int]) -> Self:
         """Return the timestamp of a text whose sort key the caller knows to be this one."""
-        timestamp = cls.__new__(cls)
-        object.__setattr__(timestamp, "text", text)
-        object.__setattr__(timestamp, "sort_key", sort_key)
+        timestamp = _new(cls)
+        _set_text(timestamp, text)
+        _set_sort_key(timestamp, sort_key)
         return timestamp
 
     @classmethod
     def trusted(cls, text: str) -> Self:
         """Return the timestamp of a text that was read as one before; looked at when compared."""
-        timestamp = cls.__new__(cls)
-        object.__setattr__(timestamp, "text", text)
+        timestamp = _new(cls)
+        _set_text(timestamp, text)
         return timestamp
 
     def __getattr__(self, name: str) -> Any:
@@ -133,7 +138,7 @@ class Timestamp(Record):
         if name != "sort_key":
             raise AttributeError(f"a Timestamp has no {name!r}")
         key = _sort_key(self.text)
-        object.__setattr__(self, "sort_key", key)
+        _set_sort_key(self, key)
         return key
 
     @classmethod
@@ -199,6 +204,12 @@ class Timestamp(Record):
 
     def __str__(self) -> str:
         return self.text
+
+
+# What `object.__setattr__` would look up for each of thousands.
+_new: Final = object.__new__
+_set_text: Final = Timestamp.__dict__["text"].__set__
+_set_sort_key: Final = Timestamp.__dict__["sort_key"].__set__
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
