@@ -33,9 +33,12 @@ try:
     program()
 finally:
     ours = [name for name in compiled if name.startswith("<attrs generated methods heddle")]
-    print(len(ours), file=sys.stderr)
+    print(len([name for name in ours if ".ProcessInfo>" not in name]), file=sys.stderr)
 """
-"""A command that tells on stderr how many of our classes it compiled something for."""
+"""A command that tells on stderr how many of our classes it compiled something for.
+
+But for the one that it needs only while something that may be a harness runs on this machine.
+"""
 
 
 @pytest.fixture
