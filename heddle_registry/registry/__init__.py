@@ -69,6 +69,7 @@ class AgentRegistry(ReserveDoors, SweepDoors):
                 )
             store = opening.directory_store(heddle_dir, self.host, lock_timeout_s)
         self.store = store
+        self._watched = {}
 
     @classmethod
     def open(
@@ -160,10 +161,17 @@ class AgentRegistry(ReserveDoors, SweepDoors):
         keys = Keys(sessions=(session_id,))
 
         def decide(loaded: Loaded, now: Instant, facts: Facts) -> Decision[Renewed] | NeedFacts:
-            return decide_renew(session_id, token, loaded, now, facts)
+            decision = decide_renew(session_id, token, loaded, now, facts)
+            if isinstance(decision, NeedFacts):
+                self._watch(session_id, decision.subjects)
+            return decision
 
         facts: Facts = {}
-        self._peek(keys, decide, facts, rounds=1)
+        watched = self._watched.get(session_id)
+        if watched is not None:
+            self._gather(watched, facts)
+        else:
+            self._peek(keys, decide, facts, rounds=1)
         return self._transact(keys, decide, facts)
 
     def release(

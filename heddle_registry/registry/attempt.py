@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from heddle_registry.core.entry import check_entry
+from heddle_registry.core.evidence import Subject
 from heddle_registry.core.lifecycle import AgentStatus, EntryEvent
 from heddle_registry.core.limits import (
     DEFAULT_TTL_S,
@@ -65,6 +66,8 @@ class Asker(Transactions):
     def __init__(self, store: Store, host: Host) -> None:
         self.store = store
         self.host = host
+        self.holder: Subject | None = None
+        """Whom a heartbeat of what was granted will look at; None where that is nobody."""
 
     def attempt(
         self,
@@ -133,6 +136,14 @@ class Asker(Transactions):
                 if not answer.is_new and liveness is not None:
                     liveness.discard()
                     liveness = None
+                if answer.is_new and request.owner is not None:
+                    self.holder = Subject(
+                        session_id=answer.entry.session_id,
+                        fence=answer.fence,
+                        owner=request.owner,
+                        boot_id=request.owner.boot_id,
+                        liveness=request.liveness,
+                    )
                 shown = answer if answer.token else attrs.evolve(answer, token=token)
                 return shown, liveness
             if liveness is not None:

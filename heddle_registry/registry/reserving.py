@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from heddle_registry.registry.entries import EntryDoors
 
@@ -10,13 +10,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from heddle_registry.core.entry import AgentEntry
+    from heddle_registry.core.evidence import Subject
     from heddle_registry.core.reserve import ReserveOutcome
     from heddle_registry.ports import LivenessLock
     from heddle_registry.registry.attempt import Terms
 
 
+_MOST_WATCHED: Final = 256
+
+
 class ReserveDoors(EntryDoors):
     """The one way to a claim."""
+
+    _watched: dict[str, tuple[Subject, ...]]
+
+    def _watch(self, session_id: str, subjects: tuple[Subject, ...]) -> None:
+        # Whom the session's next heartbeat will look at: it need not ask first. Only a hint, for
+        # what was seen of one holder is never held against another.
+        if len(self._watched) >= _MOST_WATCHED:
+            self._watched.clear()
+        self._watched[session_id] = subjects
 
     def try_reserve_thread(self, thread: str, build: Callable[[str], AgentEntry]) -> ReserveOutcome:
         """Reserve ``thread`` with the entry that ``build(session_id)`` returns.
@@ -76,4 +89,7 @@ class ReserveDoors(EntryDoors):
         from heddle_registry.registry.attempt import Asker
 
         asker = Asker(self.store, self.host)
-        return asker.attempt(thread, build, terms, owner_from_entry=owner_from_entry)
+        outcome = asker.attempt(thread, build, terms, owner_from_entry=owner_from_entry)
+        if asker.holder is not None:
+            self._watch(asker.holder.session_id, (asker.holder,))
+        return outcome

@@ -77,3 +77,62 @@ def test_what_was_seen_of_one_owner_is_not_held_against_the_next(world: World) -
     refused = world.refused()
     assert refused.verdict is not None
     assert refused.verdict.is_alive
+
+
+class Ordered:
+    """Notes in which order the store is asked and the host looks."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done: list[str] = []
+        for name, owner in (("peek", world.store), ("transact", world.store)):
+            self._noted(monkeypatch, owner, name)
+        self._noted(monkeypatch, world.host, "observe")
+
+    def _noted(self, monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+        real = getattr(owner, name)
+
+        def noted(*given: object, **named: object) -> object:
+            self.done.append(name)
+            return real(*given, **named)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    def of(self, world: World, held: Reserved) -> list[str]:
+        self.done.clear()
+        world.registry.heartbeat(held.entry.session_id, held.token)
+        return list(self.done)
+
+
+def test_a_heartbeat_of_a_holder_known_here_looks_at_it_before_the_lock_and_asks_the_store_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = world.reserve(pid=world.host.spawn(["agent"]))
+    order = Ordered(world, monkeypatch)
+    assert order.of(world, held) == ["observe", "transact"]
+    world.registry = AgentRegistry(store=world.store, host=world.host)
+    assert order.of(world, held) == ["peek", "observe", "transact"]
+    assert order.of(world, held) == ["observe", "transact"]
+
+
+def test_what_a_heartbeat_was_to_look_at_is_a_hint_and_proves_nothing_of_another(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = world.reserve(pid=world.host.spawn(["agent"]))
+    session_id, hint = held.entry.session_id, world.registry._watched
+    dead = world.host.spawn(["another"])
+    owner = world.host.owner_for(dead)
+    world.host.kill(dead)
+    hint[session_id] = tuple(attrs.evolve(known, owner=owner) for known in hint[session_id])
+    order = Ordered(world, monkeypatch)
+    assert order.of(world, held) == ["observe", "transact", "observe", "transact"]
+    assert order.of(world, held) == ["observe", "transact"], "it knows better now"
+
+
+def test_a_registry_remembers_whom_to_look_at_for_a_bounded_number_of_holders(
+    world: World,
+) -> None:
+    pid = world.host.spawn(["agent"])
+    held = [world.reserve(f"branch-{number}", pid=pid) for number in range(300)]
+    assert 0 < len(world.registry._watched) <= 256
+    for one in (held[0], held[-1]):
+        assert world.registry.heartbeat(one.entry.session_id, one.token).fence == one.fence
