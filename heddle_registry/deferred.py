@@ -2,7 +2,8 @@
 
 attrs imports ``inspect`` for what it does with converters, and its own validators because it always
 did; argparse imports ``gettext``; pluggy asks ``inspect`` whether a function is one. They are a
-third of what attrs and argparse cost, and half of pluggy. In the process of one command a stand-in
+third of what attrs and argparse cost, and half of pluggy. Of ``threading``, ``weakref`` and
+``datetime`` they use a class or two that are written in C. In the process of one command a stand-in
 takes the place of each such module; the first attribute asked of it that it does not know itself
 loads the module. Python 3.15 has this as ``lazy import`` (PEP 810).
 
@@ -33,6 +34,7 @@ NEVER_USED = (
     "copy",
     "tokenize",
     "unicodedata",
+    "warnings",
 )
 """By most commands; whichever uses one pays for that one."""
 
@@ -119,3 +121,18 @@ def defer_what_short_commands_never_use() -> None:
     )
     if sys.implementation.name == "cpython":
         defer("platform", python_implementation=lambda: "CPython")  # all that attrs asks of it
+        _defer_the_python_around_c()
+
+
+def _defer_the_python_around_c() -> None:
+    import _weakref
+
+    # All that attrs uses of them, and we of the second.
+    defer("threading", local=_thread._local)  # noqa: SLF001
+    defer("weakref", ref=_weakref.ref)
+    try:
+        import _datetime  # type: ignore[import-not-found]  # typeshed knows ``datetime`` alone
+    except ImportError:  # an interpreter that was built without it
+        return
+    # Before Python 3.12 its classes are all made in Python, and then thrown away for these.
+    defer("datetime", **{name: value for name, value in vars(_datetime).items() if name[0] != "_"})

@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
-from weakref import WeakSet
+from weakref import ref
 
 import attrs
 
@@ -51,7 +51,7 @@ _FEW = 16
 
 _shared: dict[str, tuple[Folders, Index]] = {}
 """What this process has parsed of each registry: a new store object need not begin anew."""
-_in_use: WeakSet[Folders | Index] = WeakSet()
+_in_use: set[ref[Folders | Index]] = set()
 """All of them that some store still has, for a forked child to make its own."""
 _MOST_SHARED = 8
 """Registries whose parsed records and open index are kept; the one opened first goes first."""
@@ -69,14 +69,16 @@ def shared_parts(layout: Layout, host: Host) -> tuple[Folders, Index]:
                 _, oldest = _shared.pop(next(iter(_shared)))
                 oldest.close()  # whoever still uses it opens it again
         parts = _shared.setdefault(key, parts)
-        _in_use.update(parts)
+        _in_use.update(ref(part, _in_use.discard) for part in parts)
     return parts
 
 
 def _forget_in_child() -> None:
     # Another OS thread of the parent may have held a lock of theirs at the fork.
-    for part in list(_in_use):
-        part.forget_parent()
+    for known in _in_use.copy():  # in one go: what dies meanwhile takes itself out
+        part = known()
+        if part is not None:
+            part.forget_parent()
 
 
 if hasattr(os, "register_at_fork"):

@@ -28,6 +28,7 @@ def test_a_deferred_module_is_loaded_by_its_first_use_and_answers_as_it_always_d
     said = in_a_process(f"""
 import importlib
 from heddle_registry.deferred import StandIn, defer
+sys.modules.pop({name!r}, None)  # importlib imports one of them
 defer({name!r})
 early = importlib.import_module({name!r})
 assert isinstance(early, StandIn)
@@ -104,6 +105,31 @@ print(platform.python_implementation() == __import__("platform").python_implemen
 print(bool(platform.machine()))
 """)
     assert said.splitlines() == ["usage: tried [-h] word", "as it was", "True", "True"]
+
+
+def test_what_a_stand_in_knows_is_what_its_module_has():
+    said = in_a_process("""
+from heddle_registry.deferred import StandIn, defer_what_short_commands_never_use
+names = ["datetime", "threading", "weakref"]
+for name in names:
+    sys.modules.pop(name, None)
+defer_what_short_commands_never_use()
+import datetime, threading, weakref
+from datetime import UTC, date, datetime as moment, timedelta, timezone
+stand_ins = [sys.modules[name] for name in names]
+assert all(isinstance(module, StandIn) for module in stand_ins)
+print(moment.fromisoformat("2026-07-01T12:00:00+00:00") - moment(2026, 7, 1, tzinfo=UTC))
+for early in stand_ins:
+    known = {key: value for key, value in vars(early).items() if key[0] != "_"}
+    getattr(early, "there is no such name", None)
+    late = sys.modules[early.__name__]
+    print(type(late).__name__, len(known) > 0, all(vars(late)[key] is known[key] for key in known))
+print(threading.current_thread() is threading.main_thread())
+thread = threading.Thread(target=print, args=["ran"])
+thread.start()
+thread.join()
+""")
+    assert said.splitlines() == ["12:00:00", *["module True True"] * 3, "True", "ran"]
 
 
 @pytest.mark.parametrize("name", ["ast", "attr.filters", "copy"])

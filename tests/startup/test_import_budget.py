@@ -29,11 +29,11 @@ HEAVY = {
     "re", "secrets", "shutil", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading",
     "tomllib", "traceback", "typing", "unittest", "urllib", "uuid", "zipfile",
 }  # fmt: skip
-WITH_ATTRS = {"contextlib", "enum", "platform", "re", "threading", "typing"}
+WITH_ATTRS = {"contextlib", "enum", "re", "typing"}
 """What attrs imports itself: said once, and with the version of attrs that is there."""
 
 PARSED = {"argparse"}
-RECORDS = {"attrs", "datetime"}
+RECORDS = {"attrs"}
 STORE = PARSED | RECORDS | {"sqlite3", "tomli"}
 JSON = {"json"}
 """Also where an entry with lists is made of its row in the index, not of its file."""
@@ -150,4 +150,4 @@ def test_a_hook_waits_for_no_parser_of_words_tables_or_signatures(heddle, tmp_pa
         "codex:thread:second",
     }
     watched = modules & (THIRD_PARTY | HEAVY) - WITH_ATTRS
-    assert watched == {"attrs", "datetime", "json", "pluggy", "sqlite3"}
+    assert watched == {"attrs", "json", "pluggy", "sqlite3"}
