@@ -8,9 +8,13 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    import signal
     from collections.abc import Sequence
 
     from heddle_registry.errors import RegistryError
+else:
+    # ``signal`` itself makes enums of all its numbers first, and a harness would wait for that.
+    import _signal as signal
 
 DEADLINE_S = 5.0
 """For everything together: a harness waits for its hooks."""
@@ -100,16 +104,12 @@ class _Deadline:
     """Interrupts the main OS thread after `DEADLINE_S`; where that does not help, ends it."""
 
     def __enter__(self) -> None:
-        import signal
-
         self._rings = 0
         if hasattr(signal, "setitimer"):
             self._before = signal.signal(signal.SIGALRM, self._ring)
             signal.setitimer(signal.ITIMER_REAL, DEADLINE_S, _GRACE_S)
 
     def __exit__(self, *_: object) -> None:
-        import signal
-
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._before)
