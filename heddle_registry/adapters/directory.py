@@ -10,19 +10,11 @@ from weakref import ref
 
 import attrs
 
-from heddle_registry.adapters import line
-from heddle_registry.adapters.flock import DirectoryLock
 from heddle_registry.adapters.folders import Folders, claim_file_error, entry_file_error
 from heddle_registry.adapters.found_records import FoundRecords, unreadable_claims
 from heddle_registry.adapters.index import Index
 from heddle_registry.adapters.layout import Layout
-from heddle_registry.adapters.liveness_file import (
-    hold_liveness,
-    liveness_holders,
-    observe_liveness,
-)
 from heddle_registry.adapters.reading import Reader
-from heddle_registry.adapters.writing import Writer
 from heddle_registry.core.evidence import LivenessFact, LivenessFile
 from heddle_registry.core.lifecycle import is_stale
 from heddle_registry.core.selection import select
@@ -34,6 +26,7 @@ from heddle_registry.ports.query import Look, Query, matcher, newest_first
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from heddle_registry.adapters.flock import DirectoryLock
     from heddle_registry.adapters.liveness_file import LivenessLock as LockedFile
     from heddle_registry.adapters.reading import Progress
     from heddle_registry.core.claim import Claim
@@ -127,8 +120,11 @@ class DirectoryStore:
     # -- reading -----------------------------------------------------------------------------
 
     def _loaded(self, keys: Keys, now: Instant, *, is_locked: bool = False) -> Loaded:
-        waiting = keys.line_of
-        tickets = line.living_tickets(self._layout, waiting, now) if waiting is not None else ()
+        tickets: tuple[str, ...] = ()
+        if keys.line_of is not None:
+            from heddle_registry.adapters.line import living_tickets
+
+            tickets = living_tickets(self._layout, keys.line_of, now)
         return self._reader.read(
             lambda records: select(keys, records, now, tickets), is_locked=is_locked
         )
@@ -192,6 +188,8 @@ class DirectoryStore:
         liveness = subject.liveness
         if liveness is None:
             return seen
+        from heddle_registry.adapters.liveness_file import liveness_holders, observe_liveness
+
         path = os.path.join(self._layout.live, subject.session_id)
         fact = observe_liveness(path, liveness.device, liveness.inode)
         if fact is None:
@@ -212,6 +210,8 @@ class DirectoryStore:
         return self._unchecked_lock()
 
     def _unchecked_lock(self) -> DirectoryLock:
+        from heddle_registry.adapters.flock import DirectoryLock
+
         return DirectoryLock(self._layout.agents, make_dir=self._layout.make)
 
     def transact(
@@ -227,6 +227,8 @@ class DirectoryStore:
             early = decide(self._loaded(keys, now), now, facts)
             if isinstance(early, NeedFacts) or not early.effects:
                 return early
+        from heddle_registry.adapters.writing import Writer  # before others wait for the lock
+
         with self.lock().held(self._lock_timeout_s):
             now = self._host.now()
             loaded = self._loaded(keys, now, is_locked=True)
@@ -237,7 +239,9 @@ class DirectoryStore:
                 writer = Writer(self._layout, self._folders, self._index, loaded)
                 writer.write(decision.effects, decision.commits)
         for thread in decision.freed:
-            line.wake_first(self._layout, thread, now)
+            from heddle_registry.adapters.line import wake_first
+
+            wake_first(self._layout, thread, now)
         return decision
 
     # -- keeping house -----------------------------------------------------------------------
@@ -269,7 +273,10 @@ class DirectoryStore:
 
     def hold_liveness(self, session_id: str, *, inheritable: bool = False) -> HeldFile | None:
         """See `ports.Store`; None on Windows, which has no flock."""
-        if not line.HAS_LINES:
+        from heddle_registry.adapters.line import HAS_LINES
+        from heddle_registry.adapters.liveness_file import hold_liveness
+
+        if not HAS_LINES:
             return None
         live = self._layout.live
         self._layout.refuse_links()
@@ -280,6 +287,8 @@ class DirectoryStore:
     @contextmanager
     def join_line(self, thread: str, deadline_s: float) -> Iterator[Place]:
         """See `ports.Store`."""
+        from heddle_registry.adapters import line
+
         if not line.HAS_LINES:
             yield line.LonelyPlace()
             return

@@ -6,11 +6,6 @@ from typing import TYPE_CHECKING
 
 from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.adapters.record_files import RecordFile, RecordFiles
-from heddle_registry.codec import (
-    claim_from_toml,
-    entry_from_toml,
-    is_claim_from_newer_schema,
-)
 from heddle_registry.core.evidence import Subject
 from heddle_registry.core.limits import is_session_id
 from heddle_registry.core.transaction import Damage
@@ -30,13 +25,26 @@ class Folders:
     """The two folders of records. Keeps what it parsed; safe for several OS threads."""
 
     def __init__(self, layout: Layout) -> None:
-        self.agents: RecordFiles[AgentEntry] = RecordFiles(layout.agents, entry_from_toml)
-        self.claims: RecordFiles[Claim] = RecordFiles(layout.claims, claim_from_toml)
+        self.agents: RecordFiles[AgentEntry] = RecordFiles(layout.agents, _entry_in)
+        self.claims: RecordFiles[Claim] = RecordFiles(layout.claims, _claim_in)
 
     def forget_parent(self) -> None:
         """In a forked child: the parent's parsed records are as good here, but are its own."""
         self.agents.forget_all()
         self.claims.forget_all()
+
+
+# The codec is a fiftieth of a short command, and most find all that they ask for in the index.
+def _entry_in(data: bytes, path: str) -> AgentEntry:
+    from heddle_registry.codec import entry_from_toml
+
+    return entry_from_toml(data, path)
+
+
+def _claim_in(data: bytes, path: str) -> Claim:
+    from heddle_registry.codec import claim_from_toml
+
+    return claim_from_toml(data, path)
 
 
 def problem_of(
@@ -74,6 +82,8 @@ def claim_file_error(file: RecordFile[Claim]) -> RegistryError | None:
     claim = file.record
     if claim is None:
         return None
+    from heddle_registry.codec import is_claim_from_newer_schema
+
     if thread_hash(claim.thread) != file.stem:
         return RecordCorrupt(file.path, [f"thread {claim.thread!r} does not belong in this file"])
     if is_claim_from_newer_schema(claim):

@@ -14,9 +14,9 @@ import attrs
 from heddle_registry import ClaimLost
 from heddle_registry.adapters import (
     atomic_file,
-    directory,
     layout,
     line,
+    liveness_file,
     lock_file,
     moving,
     query_log,
@@ -412,7 +412,7 @@ BUGS = (
     Bug(
         "life",
         "a held liveness lock means nothing",
-        _patched(directory, "observe_liveness", lambda *_: None),
+        _patched(liveness_file, "observe_liveness", lambda *_: None),
         promises.a_held_liveness_lock_is_life,
     ),
     Bug(
