@@ -25,7 +25,6 @@ from heddle_registry.core.entry import AgentEntry, check_entry
 from heddle_registry.core.record import Record
 from heddle_registry.core.standing import Witness, entry_verdict, is_orphan, stand
 from heddle_registry.core.transaction import Decision, IdTaken, NeedFacts, PutEntry
-from heddle_registry.core.tree import ancestor_nodes, entries_by_actor
 from heddle_registry.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -185,7 +184,11 @@ def _created(entry: AgentEntry, facts: AttachFacts, ruling: Ruling, loaded: Load
         continues=facts.continues,
         usage_sources=(facts.transcript,) if facts.transcript is not None else (),
     )
-    parent = entries_by_actor(loaded.entries.values()).get(parent_key) if parent_key else None
+    if not parent_key:
+        return new
+    from heddle_registry.core.tree import ancestor_nodes, entries_by_actor
+
+    parent = entries_by_actor(loaded.entries.values()).get(parent_key)
     if parent is None:
         return new
     return new.extended(ancestors=ancestor_nodes(parent, loaded.entries))

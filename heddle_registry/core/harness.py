@@ -8,7 +8,6 @@ order harnesses into a chain live in `heddle_registry.core.chain`. Nothing here 
 from __future__ import annotations
 
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -335,6 +334,10 @@ def _ends_with(path: str, pattern: str) -> bool:
 def _is_like(part: str, pattern: str) -> bool:
     if _WILDCARDS.isdisjoint(pattern):
         return part == pattern
+    if pattern[-1] == "*" and _WILDCARDS.isdisjoint(pattern[:-1]):
+        return part.startswith(pattern[:-1])
+    from fnmatch import fnmatchcase  # late: it makes a regular expression of every pattern
+
     return fnmatchcase(part, pattern)
 
 

@@ -151,3 +151,6 @@ def test_a_hook_waits_for_no_parser_of_words_tables_or_signatures(heddle, tmp_pa
     }
     watched = modules & (THIRD_PARTY | HEAVY) - WITH_ATTRS
     assert watched == {"attrs", "json", "pluggy", "sqlite3"}
+    again = imported(["relay", "codex", "SessionStart"], payload, path=path)
+    writers = {"adapters.lock_file", "adapters.writing", "codec", "core.attribution", "core.tree"}
+    assert again & {f"heddle_registry.{name}" for name in writers} == set()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from heddle_registry.core.attribution import Command, ran_by
 from heddle_registry.core.harness import DEFINITE, PROBABLE, Harness, native_id
 from heddle_registry.core.identity import Identity, Probe
 from heddle_registry.hookspecs import hookimpl
@@ -160,6 +159,8 @@ class _Session:
         if not agents and not spawning:
             # Where no transcript can be read there may be agents that nobody sees.
             return self.root(source, DEFINITE if actors[None] or not self.path else PROBABLE)
+        from heddle_registry.core.attribution import Command, ran_by
+
         at_work = {name or "" for name, lines in actors.items() if _is_at_work(lines)}
         commands = [
             Command(name or "", text, running)

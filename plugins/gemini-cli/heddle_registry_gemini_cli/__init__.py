@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from heddle_registry.core.attribution import Command, ran_by
 from heddle_registry.core.harness import DEFINITE, PROBABLE, Harness, native_id
 from heddle_registry.core.identity import Identity, Probe
 from heddle_registry.hookspecs import hookimpl
@@ -139,6 +138,8 @@ class _Chats:
 
     def of_command(self) -> Identity:
         """Return the actor that ran the command that we are in."""
+        from heddle_registry.core.attribution import Command, ran_by
+
         commands = []
         at_work = set()
         for chat in self.chats.values():

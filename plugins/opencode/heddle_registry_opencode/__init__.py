@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from heddle_registry.core.attribution import Command, ran_by
 from heddle_registry.core.harness import DEFINITE, PROBABLE, Harness, json_object, native_id
 from heddle_registry.core.identity import Identity, Probe
 from heddle_registry.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from heddle_registry.core.attribution import Command
 
 OPENCODE = Harness(
     name="opencode",  # its marks are in the table that comes with the registry
@@ -121,6 +122,8 @@ class _Store:
         sessions = {row[0]: row[1] for row in self._sessions()}
         if not sessions:
             return None
+        from heddle_registry.core.attribution import ran_by
+
         commands, at_work = self._commands(list(sessions))
         last = self.probe.env.get("_", "")
         winner = ran_by(commands, at_work, self.probe.below, last)
@@ -148,6 +151,8 @@ class _Store:
         return [r for r in found if not here or here == r[2] or here.startswith(f"{r[2]}/")]
 
     def _commands(self, sessions: list[str]) -> tuple[list[Command], set[str]]:
+        from heddle_registry.core.attribution import Command
+
         marks = ",".join("?" * len(sessions))
         parts = self.rows(
             f"SELECT session_id, data FROM part WHERE session_id IN ({marks}) "  # noqa: S608
