@@ -88,7 +88,9 @@ def plant(file: Path, marker: Path) -> None:
     version, known = marshal.loads(data)
     evil = compile(f"open({str(marker)!r}, 'w').close()", "<evil>", "exec")
     made = file.stat()
-    file.write_bytes(head + b"\n" + marshal.dumps((version, dict.fromkeys(known, evil))))
+    # What named tuples evaluate has no `open`.
+    planted = {key: code if key[0] == "<string>" else evil for key, code in known.items()}
+    file.write_bytes(head + b"\n" + marshal.dumps((version, planted)))
     os.utime(file, ns=(made.st_mtime_ns, made.st_mtime_ns))
 
 
