@@ -1,10 +1,10 @@
 """What attrs generates for its classes, kept from one command to the next.
 
-attrs writes an ``__init__`` for each class as text and compiles it when the class is made; the same
-is done with the annotations and the ``__new__`` of named tuples. With the seventy classes of a
-command that is a tenth of its time. Python keeps what it compiled of a module's text, and this keeps, in one file
-in the user's cache folder, what was compiled of these. The text itself is the key: nothing old is
-found after a change of attrs, a class or Python.
+attrs writes methods for each class as text and compiles them when the class is made, and for a
+named tuple its annotations and its ``__new__`` are compiled; with the seventy classes of a command,
+and attrs' own, that is an eighth of its time. Python keeps what it compiled of a module's text, and
+this keeps, in one file in the user's cache folder, what was compiled of these. The text itself is
+the key: nothing old is found after a change of attrs, a class or Python.
 
 Only for a process of our own, as `heddle_registry.deferred`. The file holds code, so it is believed
 only where nobody but the user may read or write it, and only if it is the very file that we wrote:
@@ -72,7 +72,7 @@ class KeptCode:
     ) -> Any:
         """Compile, or return what was compiled before of the same generated text."""
         caller = sys._getframe(1)  # noqa: SLF001
-        if not _is_kept(source, filename, mode, caller.f_globals.get("__name__")):
+        if not _is_kept(filename, mode, caller.f_globals.get("__name__")):
             if not dont_inherit:  # whoever calls, not this module, says what is inherited
                 flags |= caller.f_code.co_flags & _FUTURE
             return _compile(source, filename, mode, flags, True, optimize, **more)
@@ -82,7 +82,7 @@ class KeptCode:
         return eval(self._kept(source, "<string>", "eval"), names)  # noqa: S307
 
     def _kept(self, source: str, filename: str, mode: str) -> CodeType:
-        key = filename, source
+        key = filename, _without_salt(source)
         code = self._known.get(key)
         if code is None:
             code = self._known[key] = self._new[key] = _compile(source, filename, mode)
@@ -115,11 +115,17 @@ def _head_of(found: os.stat_result) -> bytes:
     return b"%d %d %d\n" % (found.st_dev, found.st_ino, found.st_mtime_ns)
 
 
-def _is_kept(source: Any, filename: Any, mode: str, caller: str | None) -> bool:
+def _is_kept(filename: Any, mode: str, caller: str | None) -> bool:
     if filename == "<string>" and mode == "eval":
         return caller == "typing"  # the annotations of a named tuple
-    # A generated hash has a number in its text that is another one in each process.
-    return str(filename).startswith(_GENERATED) and "hash((" not in source
+    return str(filename).startswith(_GENERATED)
+
+
+def _without_salt(source: str) -> str:
+    # A generated hash begins with a number that tells its class from others. It is another one in
+    # each process; an earlier one's tells them apart as well.
+    number = source.partition("hash((")[2].partition(",")[0].strip()
+    return source.replace(number, "") if number.lstrip("-").isdigit() else source
 
 
 def _read(folder: str) -> Known:

@@ -253,11 +253,47 @@ def test_the_file_begins_anew_before_it_grows_without_end(tmp_path):
 def test_only_what_attrs_generates_is_kept(tmp_path):
     code = KeptCode(str(tmp_path))
     assert eval(code.compile("1 + 1", "<string>", "eval")) == 2
-    code.compile("hash((1234, 5))", "<attrs generated y>", "exec")
     code.keep()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SyntaxError):
         code.compile("a = = 1", "<attrs generated z>", "exec")
+
+
+def test_a_hash_is_found_again_though_each_process_writes_another_number_into_it(tmp_path):
+    text = "def __hash__(self):\n    return hash((\n        {},\n        self.{},\n    ))"
+    first = KeptCode(str(tmp_path))
+    kept = first.compile(text.format(-1234, "a"), "<attrs generated y>", "exec")
+    first.keep()
+    later = KeptCode(str(tmp_path))
+    later._known = kept_code._read(str(tmp_path))
+    assert later.compile(text.format(5678, "a"), "<attrs generated y>", "exec") == kept
+    assert later.compile(text.format(-1234, "b"), "<attrs generated y>", "exec") != kept
+
+
+NAMED = """
+from collections import namedtuple
+from typing import NamedTuple
+class Point(NamedTuple):
+    x: int
+    y: int = 2
+print(Point(1), Point(y=3, x=1), Point(1) == (1, 2), Point.__annotations__)
+print(namedtuple("Pair", "x y")(1, 2), namedtuple("Pair", "y x")(1, 2), namedtuple("None_", "")())
+try:
+    Point()
+except TypeError as error:
+    print(error)
+"""
+KEPT = "from heddle_registry.kept_code import KeptCode; kept = KeptCode('cache'); kept.install()"
+
+
+@pytest.mark.usefixtures("home")
+def test_named_tuples_are_what_they_always_were():
+    expected = run("-c", NAMED)
+    for _ in range(2):  # the first keeps what the second finds
+        found = run("-c", f"{KEPT}\n{NAMED}\nkept.keep()")
+        assert (found.stdout, found.stderr) == (expected.stdout, "")
+    planted = "kept._known.update(dict.fromkeys(kept._known, compile('7', '', 'eval')))"
+    assert "'int' object" in run("-c", f"{KEPT}\n{planted}\n{NAMED}").stderr
 
 
 COMPILES = """
