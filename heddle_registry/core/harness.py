@@ -191,6 +191,8 @@ class Harness(Record):
     actor_kind: str = "session"
     marks: Sequence[str] = ()
     transcripts: Sequence[str] = ()
+    _programs: tuple[Signal, ...] = attrs.field(init=False, eq=False, repr=False)
+    """Those of its signals that a process is compared with."""
 
     def __attrs_post_init__(self) -> None:
         # Not by converters: attrs asks ``inspect`` about each, a tenth of a command's time.
@@ -202,6 +204,8 @@ class Harness(Record):
             value = getattr(self, field)
             if type(value) is not tuple:
                 keep(field, names(value))
+        programs = (s for s in self.signals if s.source == "program")
+        keep("_programs", tuple(s for s in programs if s.kind is SignalKind.PROGRAM))
 
     @property
     def ceiling(self) -> float:
@@ -210,15 +214,12 @@ class Harness(Record):
 
     def program_role(self, process: Process) -> tuple[Role, str] | None:
         """Return the role that the process plays in this harness and the name it matched by."""
-        for signal in self.signals:
-            if signal.kind is SignalKind.PROGRAM and signal.source == "program":
-                interpreted = process.matches(signal)
-                if interpreted is not None:
-                    # An interpreter that runs the harness's script starts the harness proper.
-                    role: Role = (
-                        "launcher" if interpreted and signal.role == "main" else signal.role
-                    )
-                    return role, signal.name
+        for signal in self._programs:
+            interpreted = process.matches(signal)
+            if interpreted is not None:
+                # An interpreter that runs the harness's script starts the harness proper.
+                role: Role = "launcher" if interpreted and signal.role == "main" else signal.role
+                return role, signal.name
         return None
 
     def seen_marks(

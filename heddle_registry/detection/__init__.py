@@ -46,27 +46,17 @@ def harness_of(row: Mapping[str, Any]) -> Harness:
 
     :raises ValueError: its name has other characters than letters, digits, ``-``, ``.``, ``_``
     """
-    from heddle_registry.core.harness import Harness, Signal, SignalKind, env, file, program
+    from heddle_registry.core.harness import Harness
 
-    signals: list[Signal] = [
-        _variable(env, text, kind) for kind in _VARIABLE_KINDS for text in row.get(kind, ())
-    ]
-    signals += [
-        Signal(kind=SignalKind.STRONG, name="AI_AGENT", agent_name=name)
-        for name in row.get("ai_agent", ())
-    ]
-    signals += [file(path) for path in row.get("files", ())]
-    signals += [program(name) for name in row.get("programs", ())]
-    signals += [program(name, role="launcher") for name in row.get("launchers", ())]
-    signals += [program(name, role="worker") for name in row.get("workers", ())]
-    signals += [program(name, kind="weak") for name in row.get("weak_programs", ())]
-    signals += [program(row["name"], path=path) for path in row.get("paths", ())]
-    signals += [
-        program(row["name"], path=path, role="worker") for path in row.get("worker_paths", ())
-    ]
+    name = row["name"]
     return Harness(
-        name=row["name"],
-        signals=signals,
+        name=name,
+        signals=tuple(
+            signal_of(name, text)
+            for key, signal_of in _signal_makers().items()
+            if key in row
+            for text in row[key]
+        ),
         tier=row.get("tier", "unverified"),
         aliases=row.get("aliases", ()),
         fork_of=row.get("fork_of", ()),
@@ -75,6 +65,32 @@ def harness_of(row: Mapping[str, Any]) -> Harness:
         marks=row.get("marks", ()),
         transcripts=row.get("transcripts", ()),
     )
+
+
+@functools.cache
+def _signal_makers() -> dict[str, Callable[[str, str], Signal]]:
+    """Return what makes a signal of a harness's name and a text, by the text's key in a row.
+
+    In the order that a harness has its signals in.
+    """
+    from heddle_registry.core.harness import Signal, SignalKind, env, file, program
+
+    def variables(kind: str) -> Callable[[str, str], Signal]:
+        return lambda _, text: _variable(env, text, kind)
+
+    return {
+        **{kind: variables(kind) for kind in _VARIABLE_KINDS},
+        "ai_agent": lambda _, text: Signal(
+            kind=SignalKind.STRONG, name="AI_AGENT", agent_name=text
+        ),
+        "files": lambda _, text: file(text),
+        "programs": lambda _, text: program(text),
+        "launchers": lambda _, text: program(text, role="launcher"),
+        "workers": lambda _, text: program(text, role="worker"),
+        "weak_programs": lambda _, text: program(text, kind="weak"),
+        "paths": lambda name, text: program(name, path=text),
+        "worker_paths": lambda name, text: program(name, path=text, role="worker"),
+    }
 
 
 def _variable(env: Callable[..., Signal], text: str, kind: str) -> Signal:
