@@ -298,10 +298,9 @@ def _importing_from(roots: Sequence[str]) -> Iterator[None]:
 
 
 def _resolved(value: str) -> object:
-    from importlib import import_module
-
     module, _, attribute = value.partition(":")
-    found: object = import_module(module.strip())
+    __import__(module.strip())  # `importlib` would be one module more
+    found: object = sys.modules[module.strip()]
     for part in filter(None, attribute.strip().split(".")):
         found = getattr(found, part)
     return found

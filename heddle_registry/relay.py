@@ -57,7 +57,6 @@ def relay(
     :param data: the payload, as the hook was given it
     :param plugins: the installed ones when left out
     """
-    from heddle_registry.faults import note_fault
     from heddle_registry.opening import find_heddle_dir
 
     payload = _payload_in(data)
@@ -77,6 +76,8 @@ def relay(
     except Exception as error:  # noqa: BLE001 - its text may quote the payload: only its kind is kept
         faults.append((harness, f"relay {event}", f"it failed with {type(error).__name__}"))
     for plugin, hook, why in faults:
+        from heddle_registry.faults import note_fault
+
         note_fault(folder, plugin, hook, why, host.now().at)
     return line
 
