@@ -34,7 +34,9 @@ GROUP: Final = "heddle_registry"
 SWITCH: Final = "HEDDLE_REGISTRY_PLUGINS"
 _MARKS: Final = frozenset({f"{GROUP}_impl", f"{GROUP}_spec"})
 """What pluggy's markers set on a function."""
-_CACHE_VERSION: Final = 1
+_CACHE_VERSION: Final = 2
+_MOST_KEPT: Final = 8
+"""Environments whose plugins are remembered."""
 
 
 class Plugins:
@@ -236,21 +238,38 @@ def installed(
 
     roots = _import_roots(None) if roots is None else roots
     key = [_CACHE_VERSION, sys.version, [[root, _stamp(root)] for root in roots]]
-    if cache_file is not None:
-        try:
-            with open(cache_file, encoding="utf-8") as kept:
-                cached = json.load(kept)
-            if cached["key"] == key:
-                return [(str(n), str(v), str(d), str(w)) for n, v, d, w in cached["plugins"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
+    known = _kept_in(cache_file) if cache_file is not None else []
+    for of_key, plugins in known:
+        if of_key == key:
+            return plugins
     found = _scan(roots)
     if cache_file is not None:
         from heddle_registry.cache_folder import keep_file
 
-        text = json.dumps({"key": key, "plugins": found}).encode()
+        here = _environment_of(key)
+        others = [kept for kept in known if _environment_of(kept[0]) != here]
+        text = json.dumps([(key, found), *others][:_MOST_KEPT]).encode()
         keep_file(cache_file, lambda file: os.write(file, text))
     return found
+
+
+def _kept_in(cache_file: str) -> list[tuple[list[Any], list[tuple[str, str, str, str]]]]:
+    # Of each environment that commands were run from, for several may take turns.
+    import json
+
+    try:
+        with open(cache_file, encoding="utf-8") as kept:
+            return [
+                (key, [(str(n), str(v), str(d), str(w)) for n, v, d, w in plugins])
+                for key, plugins in json.load(kept)
+                if _environment_of(key)
+            ]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return []
+
+
+def _environment_of(key: Sequence[Any]) -> object:
+    return key[1], [root for root, _ in key[2]]
 
 
 def _scan(roots: Sequence[str]) -> list[tuple[str, str, str, str]]:

@@ -116,7 +116,7 @@ def test_the_cache_answers_until_a_package_comes_or_goes(site: Path, tmp_path: P
     assert [row[0] for row in installed(cache, roots)] == ["one"]
     # It is the cache that answers: what it says, and not what a look would find.
     kept = json.loads((tmp_path / "cache" / "plugins.json").read_text())
-    kept["plugins"][0][0] = "from-cache"
+    kept[0][1][0][0] = "from-cache"
     (tmp_path / "cache" / "plugins.json").write_text(json.dumps(kept))
     assert [row[0] for row in installed(cache, roots)] == ["from-cache"]
     install(site, "two")
@@ -127,7 +127,24 @@ def test_the_cache_answers_until_a_package_comes_or_goes(site: Path, tmp_path: P
     assert [row[0] for row in installed(cache, roots)] == ["two"]
 
 
-@pytest.mark.parametrize("damage", ["", "[]", "{", '{"key": 1, "plugins": [1]}'])
+def test_environments_that_take_turns_do_not_look_again(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(site, "one")
+    cache, many = str(tmp_path / "plugins.json"), [str(tmp_path / f"p{n}") for n in range(20)]
+    for _ in range(2):
+        assert [row[0] for row in installed(cache, [str(site)])] == ["one"]
+        assert installed(cache, many[:1]) == []
+        monkeypatch.setattr("heddle_registry.plugins._scan", lambda _: pytest.fail("it is known"))
+    monkeypatch.undo()
+    for folder in many:
+        installed(cache, [folder])
+    install(site, "two")
+    assert [row[0] for row in installed(cache, [str(site)])] == ["one", "two"]
+    assert len(json.loads((tmp_path / "plugins.json").read_text())) == 8
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{", "[[1, []]]", '[[[2, "3", [[]]], []]]', "[1]"])
 def test_a_damaged_or_unwritable_cache_is_no_cache(site: Path, tmp_path: Path, damage: str) -> None:
     install(site, "one")
     cache = tmp_path / "plugins.json"
