@@ -41,7 +41,7 @@ class Waiter:
     def __init__(self, registry: AgentRegistry, **terms: Any) -> None:
         self.outcome: ReserveOutcome | None = None
         self._registry = registry
-        self._terms = Terms(**(terms or {"ttl_s": 60.0}))
+        self._terms = Terms(**(terms or {"ttl_s": 600.0}))
         self._has_joined = False
         self._watch_line()
         self._thread = threading.Thread(target=self._wait, daemon=True)
@@ -62,11 +62,11 @@ class Waiter:
 
     def _wait(self) -> None:
         build = build_entry(self._registry, "main")
-        outcome = self._registry.reserve_on_terms("main", build, self._terms, wait_s=60)
+        outcome = self._registry.reserve_on_terms("main", build, self._terms, wait_s=600)
         self.outcome = outcome[0]
 
     def granted(self) -> Reserved:
-        self._thread.join(20)
+        self._thread.join(60)
         assert isinstance(self.outcome, Reserved), "nobody woke it"
         return self.outcome
 
@@ -81,7 +81,7 @@ def in_line(registry: AgentRegistry) -> tuple[str, ...]:
 
 def reserve(registry: AgentRegistry, **terms: Any) -> Reserved:
     build = build_entry(registry, "main")
-    outcome = registry.reserve_on_terms("main", build, Terms(**(terms or {"ttl_s": 60.0})))[0]
+    outcome = registry.reserve_on_terms("main", build, Terms(**(terms or {"ttl_s": 600.0})))[0]
     assert isinstance(outcome, Reserved)
     return outcome
 
@@ -243,7 +243,8 @@ def test_a_stopped_waiter_holds_up_the_line_no_longer_than_it_meant_to_wait(
 ) -> None:
     monkeypatch.setattr(line, "OVERDUE_AFTER_S", 0.0)
     held = reserve(registry)
-    with python(WAITER, tmp_path / ".heddle", 1) as stopped:
+    # Time enough to find it in line and to stop it there, and no more: it is slept through.
+    with python(WAITER, tmp_path / ".heddle", 4) as stopped:
         until(lambda: len(in_line(registry)) == 1, "its place in the line")
         until(lambda: stops_without_the_lock(stopped, tmp_path), "its sleep")
         second = Waiter(registry)
