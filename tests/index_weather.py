@@ -126,7 +126,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if saboteur is not None:
         assert saboteur.stdin is not None
         saboteur.stdin.close()
-        saboteur.wait(30)
+        saboteur.wait(60)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

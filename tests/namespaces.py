@@ -52,7 +52,7 @@ def run_private(flags: tuple[str, ...], code: str, *arguments: object) -> Any:
     """Run ``code`` in namespaces of its own and return what it gave to ``answer(value)``.
 
     The code reads its ``arguments``, turned into JSON and back, from the list ``given``. It is
-    ended, with all it started, after 30 s.
+    ended, with all it started, after 60 s.
     """
     prefix = _unshare(*flags)
     assert prefix is not None, "mark the test with needs_private"
@@ -66,7 +66,7 @@ def run_private(flags: tuple[str, ...], code: str, *arguments: object) -> Any:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode(errors="replace")

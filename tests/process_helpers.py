@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 NOBODY = 65534
+PATIENCE_S = 60.0
+"""For what takes milliseconds, on a machine that has everything else to do as well."""
 
 needs_other_user = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user"
@@ -54,7 +56,9 @@ forks_with_threads = pytest.mark.filterwarnings(
 )
 
 
-def until(condition: Callable[[], Any], what: str = "the condition", within_s: float = 10) -> Any:
+def until(
+    condition: Callable[[], Any], what: str = "the condition", within_s: float = PATIENCE_S
+) -> Any:
     """Look until ``condition()`` is true and return its value; fail the test after ``within_s``.
 
     For states that announce themselves to nobody (a process asleep in the kernel, say).
@@ -77,7 +81,7 @@ class Child:
         self._unread = b""
         self.pid = process.pid
 
-    def line(self, within_s: float = 10) -> str:
+    def line(self, within_s: float = PATIENCE_S) -> str:
         """Return the next line of its output, without the newline."""
         assert self._process.stdout is not None
         deadline = time.monotonic() + within_s
@@ -107,9 +111,9 @@ class Child:
     def kill(self) -> None:
         """End it with SIGKILL and reap it."""
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(PATIENCE_S)
 
-    def ends(self, within_s: float = 10) -> int:
+    def ends(self, within_s: float = PATIENCE_S) -> int:
         """Wait for its end and return its status, negative for a signal."""
         return self._process.wait(within_s)
 
@@ -141,7 +145,7 @@ def python(code: str, *arguments: object, **options: Any) -> Iterator[Child]:
         yield child
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(PATIENCE_S)
         for stream in (process.stdin, process.stdout, process.stderr):
             assert stream is not None
             with contextlib.suppress(BrokenPipeError):
@@ -183,7 +187,7 @@ class Fork:
             os.waitpid(self.pid, 0)
             self._reaped = True
 
-    def answer(self, within_s: float = 10) -> Any:
+    def answer(self, within_s: float = PATIENCE_S) -> Any:
         """Return the function's value; fail with its traceback where it raised."""
         if not select.select([self._reads], [], [], within_s)[0]:
             self.kill()
@@ -199,13 +203,13 @@ class Fork:
         return value
 
 
-def in_fork(function: Callable[[], Any], within_s: float = 10) -> Any:
+def in_fork(function: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
     """Run a function in a forked child and return its value (which must survive pickle)."""
     with Fork(function) as child:
         return child.answer(within_s)
 
 
-def as_nobody(function: Callable[[], Any], within_s: float = 10) -> Any:
+def as_nobody(function: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
     """Run a function in a forked child that gave up root for good."""
 
     def lowered() -> Any:

@@ -346,7 +346,7 @@ def test_who_may_only_read_can_ask_everything_and_change_nothing() -> None:
         before = contents(folder)
 
         def ask() -> list[str]:
-            reader = AgentRegistry(folder / ".heddle", lock_timeout_s=5)
+            reader = AgentRegistry(folder / ".heddle", lock_timeout_s=60)
             answers = [
                 str(reader.list() == [held.entry]),
                 str(reader.check("main", held.fence).valid),
@@ -670,7 +670,7 @@ def test_what_nobody_needs_is_named_and_removed_and_what_is_unsafe_is_told(
 ) -> None:
     reserve(registry)
     registry.look()
-    store = DirectoryStore(str(heddle_dir), registry.host, lock_timeout_s=5)
+    store = DirectoryStore(str(heddle_dir), registry.host, lock_timeout_s=60)
     left = heddle_dir / "tmp" / ".left.tmp"
     left.touch()
     assert store.tidy(dry_run=True) == ("tmp/.left.tmp",)
@@ -682,7 +682,7 @@ def test_what_nobody_needs_is_named_and_removed_and_what_is_unsafe_is_told(
     (path,) = (heddle_dir / "agents").glob("*.toml")
     path.write_bytes(path.read_bytes() + b"\n")
     assert store.edited_in_place() == (path.name,)
-    with store.lock().held(5):
+    with store.lock().held(60):
         assert store.catch_up()
     assert store.edited_in_place() == ()
 

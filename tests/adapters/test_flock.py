@@ -61,7 +61,7 @@ def in_thread(function: Callable[[], object]) -> object:
     answer: list[object] = []
     thread = threading.Thread(target=lambda: answer.append(function()))
     thread.start()
-    thread.join(10)
+    thread.join(60)
     return answer[0]
 
 
@@ -73,7 +73,7 @@ def test_a_plain_flock_and_the_lock_exclude_each_other_both_ways(
     lock = DirectoryLock(str(tmp_path))
     with flock_holder(tmp_path / ".lock"):
         assert lock.acquire(blocking=False) is False
-    with lock.held(5):
+    with lock.held(60):
         assert locked_elsewhere(tmp_path / ".lock")
     assert not locked_elsewhere(tmp_path / ".lock")
 
@@ -202,7 +202,7 @@ def test_threads_get_the_lock_in_the_order_in_which_they_came(tmp_path: Path) ->
     order: list[int] = []
 
     def wait(number: int) -> None:
-        with lock.held(10 if number % 2 else None):
+        with lock.held(60 if number % 2 else None):
             order.append(number)
 
     threads = []
@@ -213,7 +213,7 @@ def test_threads_get_the_lock_in_the_order_in_which_they_came(tmp_path: Path) ->
             threads[-1].start()
             until(lambda n=number: len(gate.queue) == n + 1, "a queued thread")
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert order == [0, 1, 2, 3, 4, 5]
 
 
@@ -243,7 +243,7 @@ def test_waits_that_time_out_again_and_again_share_one_sleeping_thread(tmp_path:
         assert flock_waiters(lock.path) == [os.getpid()]
         # The next waiter inherits the place in the kernel's line, and the grant.
         threading.Timer(0.05, holder.tell).start()
-        with lock.held(10):
+        with lock.held(60):
             assert locked_elsewhere(lock.path)
     assert not lock_file._idle
     assert not locked_elsewhere(lock.path)
@@ -285,7 +285,7 @@ def test_an_interrupt_ends_the_wait_and_leaves_nothing_held(
         except KeyboardInterrupt:
             print("interrupted", lock.is_held, flush=True)
         sys.stdin.readline()
-        with lock.held(5):
+        with lock.held(60):
             print("works again", flush=True)
         """
     path = tmp_path / ".lock"
@@ -351,7 +351,7 @@ def test_a_lock_file_replaced_during_the_wait_is_let_go_for_the_new_one(tmp_path
     lock = DirectoryLock(str(tmp_path))
     with flock_holder(lock.path) as holder:
         old = os.open(lock.path, os.O_RDWR)
-        thread = threading.Thread(target=lambda: lock.acquire(20) and lock.release())
+        thread = threading.Thread(target=lambda: lock.acquire(60) and lock.release())
         thread.start()
         until(lambda: flock_waiters(lock.path), "the waiter's sleep")
         os.rename(lock.path, tmp_path / "moved")
@@ -359,7 +359,7 @@ def test_a_lock_file_replaced_during_the_wait_is_let_go_for_the_new_one(tmp_path
             holder.kill()
             until(lambda: flock_waiters(lock.path), "the waiter's move to the new file")
             newcomer.tell()
-            thread.join(10)
+            thread.join(60)
         assert not thread.is_alive()
         fcntl.flock(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(old)
@@ -467,7 +467,7 @@ def test_readers_share_the_lock_and_writers_wait_for_them(tmp_path: Path) -> Non
     assert lock.acquire(blocking=False) is False
     release_shared(first)
     release_shared(second)
-    with lock.held(10):
+    with lock.held(60):
         assert locked_elsewhere(lock.path, shared=True)
 
 
@@ -476,11 +476,11 @@ def test_a_reader_gets_the_lock_as_soon_as_the_writer_passes(tmp_path: Path) -> 
     path = tmp_path / ".lock"
     with flock_holder(path) as holder:
         got: list[int | None] = []
-        thread = threading.Thread(target=lambda: got.append(try_shared(str(path), 10)))
+        thread = threading.Thread(target=lambda: got.append(try_shared(str(path), 60)))
         thread.start()
         until(lambda: flock_waiters(path), "the reader's sleep")
         holder.tell()
-        thread.join(10)
+        thread.join(60)
     assert got[0] is not None
     release_shared(got[0])
     assert not locked_elsewhere(path)

@@ -37,7 +37,7 @@ def test_it_is_put_off_and_comes_back(thresholds: tuple[int, int, int]) -> None:
 def test_os_threads_that_overlap_leave_it_as_the_first_found_it(
     thresholds: tuple[int, int, int],
 ) -> None:
-    both_in, first_out = Barrier(2, timeout=10), Barrier(2, timeout=10)
+    both_in, first_out = Barrier(2, timeout=60), Barrier(2, timeout=60)
     seen: list[int] = []
 
     def first() -> None:
@@ -55,7 +55,7 @@ def test_os_threads_that_overlap_leave_it_as_the_first_found_it(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert seen == [OBJECTS_BETWEEN]
     assert gc.get_threshold() == thresholds
 

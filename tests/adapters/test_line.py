@@ -156,7 +156,7 @@ def test_a_program_can_end_while_it_still_watches_a_holder(layout: Layout) -> No
         assert [watcher.daemon for watcher in watchers] == [True]
         lock.release()
         assert os.read(reads, 1) == b"f"
-        watchers[0].join(10)
+        watchers[0].join(60)
     finally:
         os.close(reads)
         place.leave()

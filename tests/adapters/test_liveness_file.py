@@ -100,7 +100,7 @@ def test_an_observer_needs_to_read_and_without_that_there_is_no_fact() -> None:
         assert as_nobody(look) == "free"
 
         def wait() -> bool:
-            return wait_until_free(str(folder / "agent-1"), lock.device, lock.inode, 5)
+            return wait_until_free(str(folder / "agent-1"), lock.device, lock.inode, 60)
 
         assert as_nobody(wait)
 
@@ -121,7 +121,7 @@ def test_a_killed_runner_frees_it_only_when_its_command_ends_too(tmp_path: Path)
             assert not wait_until_free(path, device, inode, 0.02)
         finally:
             os.kill(command, signal.SIGKILL)
-        assert wait_until_free(path, device, inode, 10)
+        assert wait_until_free(path, device, inode, 60)
         assert observe_liveness(path, device, inode) == "free"
         assert liveness_holders(device, inode) == ()
 

@@ -126,7 +126,7 @@ def test_an_interrupt_of_a_wait_leaves_nothing_held_and_nobody_shut_out(
         with monkeypatch.context() as patched:
             patched.setattr(lock_file._Sleeper, "granted_within", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                file.take(LOCK_EX, time.monotonic() + 20)
+                file.take(LOCK_EX, time.monotonic() + 60)
         file.drop()
         # A thread that is still asleep has the descriptor, and closes it when it wakes.
         assert len(lock_file._open) == (0 if is_granted else 1)
@@ -135,7 +135,7 @@ def test_an_interrupt_of_a_wait_leaves_nothing_held_and_nobody_shut_out(
             assert not locked_elsewhere(path)
         else:
             threading.Timer(0.05, holder.tell).start()
-        assert next_one.take(LOCK_EX, time.monotonic() + 20)
+        assert next_one.take(LOCK_EX, time.monotonic() + 60)
         assert locked_elsewhere(path)
         next_one.drop()
     until(lambda: not lock_file._open, "every descriptor closed")
@@ -247,7 +247,7 @@ def test_what_fails_while_asleep_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     with flock_holder(path):
         monkeypatch.setattr(lock_file.fcntl, "flock", flock)
         with pytest.raises(LockUnsupported):
-            LockFile(str(path)).take(LOCK_EX, time.monotonic() + 20)
+            LockFile(str(path)).take(LOCK_EX, time.monotonic() + 60)
     assert not lock_file._open
 
 
@@ -309,7 +309,7 @@ def test_a_left_wait_on_a_replaced_file_is_not_taken_for_one_on_the_new(tmp_path
         with flock_holder(path) as holder:
             threading.Timer(0.05, holder.tell).start()
             file = LockFile(str(path))
-            assert file.take(LOCK_EX, time.monotonic() + 20)
+            assert file.take(LOCK_EX, time.monotonic() + 60)
             assert locked_elsewhere(path)
             file.drop()
     until(lambda: not lock_file._open, "every descriptor closed")
@@ -325,7 +325,7 @@ def test_without_a_thread_to_spare_a_wait_is_an_error_and_nothing_stays_open(
     with flock_holder(path):
         monkeypatch.setattr(lock_file._thread, "start_new_thread", refuse)
         with pytest.raises(StoreUnavailable, match="no OS thread"):
-            LockFile(str(path)).take(LOCK_EX, time.monotonic() + 20)
+            LockFile(str(path)).take(LOCK_EX, time.monotonic() + 60)
         assert not lock_file._open
 
 

@@ -62,7 +62,7 @@ class Heddle:
         done = subprocess.run(
             [sys.executable, "-m", "heddle_registry", *map(os.fspath, map(_text, words))],
             capture_output="stdout" not in options,
-            timeout=30,
+            timeout=60,
             check=False,
             **{"env": {**os.environ, "PYTHONPATH": str(ROOT)}, **options},
         )

@@ -125,7 +125,7 @@ def test_a_verbs_module_is_imported_only_for_that_verb(heddle: Heddle) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=60,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     loaded = set(eval(done.stderr.splitlines()[-1]))

@@ -21,13 +21,13 @@ def test_linked_worktrees_share_the_registry_that_lies_beside_the_main_one(
         ["commit", "-q", "--allow-empty", "-m", "x"],
         ["worktree", "add", "-q", "../linked"],
     ):
-        subprocess.run([*git, *words], check=True, cwd=main, timeout=30)
+        subprocess.run([*git, *words], check=True, cwd=main, timeout=60)
     heddle("reserve", "main", "--ttl", "60")
     assert heddle.folder.is_dir()
     monkeypatch.chdir(main.parent / "linked")
     assert heddle.json("why", "main")["state"] == "held"
     status = subprocess.run(
-        ["git", "status", "--short"], check=True, cwd=main, capture_output=True, timeout=30
+        ["git", "status", "--short"], check=True, cwd=main, capture_output=True, timeout=60
     )
     assert status.stdout == b""
 

@@ -69,7 +69,7 @@ def test_a_shell_can_eval_what_export_prints(heddle: Heddle) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=60,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr

@@ -143,7 +143,7 @@ def test_without_the_runner_the_claim_stands_until_the_command_ends(start, heddl
     pid = command_pid(process)
     runner = process.pid
     os.kill(runner, signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)
 
     registry = AgentRegistry(heddle)
     with pytest.raises(Held), registry.reserve("feature/x"):
@@ -165,13 +165,13 @@ def test_runner_and_command_killed_at_once_free_the_branch_at_once(start, heddle
     process = start("feature/x", "--", *SLEEPER)
     command_pid(process)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)
     until(lambda: why_branch(AgentRegistry(heddle), "feature/x").state == "free", "the branch")
 
 
 def test_a_child_that_outlives_the_command_is_named_and_holds_nothing(start, heddle):
     process = start(
-        "feature/x", "--", "sh", "-c", "sleep 30 >/dev/null 2>&1 & echo $!; exit 0"
+        "feature/x", "--", "sh", "-c", "sleep 100 >/dev/null 2>&1 & echo $!; exit 0"
     )  # fmt: skip
     pid = command_pid(process)
     status, _, err = finished(process)
@@ -181,10 +181,10 @@ def test_a_child_that_outlives_the_command_is_named_and_holds_nothing(start, hed
 
 
 def test_a_child_that_outlives_runner_and_command_keeps_the_branch(start, heddle):
-    process = start("feature/x", "--", "sh", "-c", "sleep 30 & echo $$ $!; exec sleep 100")
+    process = start("feature/x", "--", "sh", "-c", "sleep 100 & echo $$ $!; exec sleep 100")
     command, child = map(int, process.stdout.readline().split())
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)
     os.kill(command, signal.SIGKILL)
     registry = AgentRegistry(heddle)
     until(
@@ -207,7 +207,7 @@ def test_a_command_that_closes_every_descriptor_still_holds_its_branch(start, he
     )  # fmt: skip
     pid = command_pid(process)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)
     assert why_branch(AgentRegistry(heddle), "feature/x").state == "held"
     os.kill(pid, signal.SIGKILL)
     registry = AgentRegistry(heddle)

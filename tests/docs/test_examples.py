@@ -125,7 +125,7 @@ def repository(folder: Path, environment: dict[str, str]) -> Path:
         ["git", "-C", str(folder), "-c", "user.name=you", "-c", "user.email=you@example.org",
          "commit", "-q", "--allow-empty", "-m", "first"],
     ):  # fmt: skip
-        subprocess.run(words, env=environment, check=True, timeout=30)
+        subprocess.run(words, env=environment, check=True, timeout=60)
     return folder
 
 
@@ -174,14 +174,14 @@ def test_the_readmes_session_prints_what_the_readme_shows(
         said = [
             settled(
                 subprocess.run(
-                    ["bash", "-c", command], stdout=subprocess.PIPE, timeout=30, check=False,
+                    ["bash", "-c", command], stdout=subprocess.PIPE, timeout=60, check=False,
                     **options,
                 ).stdout
             )
             for command in commands[1:]
         ]  # fmt: skip
         (tmp_path / "end").write_text("now\n")
-        first.communicate(timeout=30)
+        first.communicate(timeout=60)
     for command, printed, wanted in zip(commands[1:], said, shown[1:], strict=True):
         if wanted:
             told = "\n".join(wanted).replace("since …", "since TIME").replace("…", "")

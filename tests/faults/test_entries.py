@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.checks import attempt, is_refused
 from tests.faults.sides import LATE_S, Fields, Side, entry, now_text
-from tests.process_helpers import flock_holder, in_fork, until
+from tests.process_helpers import PATIENCE_S, flock_holder, in_fork, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,7 +122,7 @@ def test_22_a_wait_for_the_lock_ends_and_names_the_holder(side: Side) -> None:
                 return str(error)
             return "no error"
 
-        patience_s = 10 if side.name == "ours" else LATE_S
+        patience_s = PATIENCE_S if side.name == "ours" else LATE_S
         assert f"process {holder.pid} " in in_fork(blocked, patience_s)
     assert not (side.agents / "agent-b.toml").exists()
 

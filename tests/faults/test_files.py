@@ -20,6 +20,7 @@ from tests.faults.sides import (
     now_text,
 )
 from tests.process_helpers import (
+    PATIENCE_S,
     Fork,
     as_nobody,
     flock_holder,
@@ -63,7 +64,7 @@ def test_01_no_bad_file_hides_an_entry_or_blocks_another_thread(side: Side, bad:
         ]
 
     # In a process of its own: a FIFO hangs whoever opens it to read.
-    patience_s = 10 if side.name == "ours" else LATE_S
+    patience_s = PATIENCE_S if side.name == "ours" else LATE_S
     assert in_fork(everything, patience_s) == [["agent-a"], "agent-a", ["agent-a"], "reserved", 0]
 
 

@@ -158,7 +158,7 @@ def test_08_a_one_shot_reserve_outlives_its_own_process(side: Side) -> None:
             [sys.executable, "-c", code, side.name, str(side.dir)],
             stdout=subprocess.PIPE,
             check=True,
-            timeout=30,
+            timeout=60,
             cwd=ROOT,
         )
         return json.loads(done.stdout)

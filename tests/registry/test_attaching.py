@@ -495,7 +495,7 @@ def test_many_who_attach_one_actor_at_once_make_one_entry(scenery: Scenery) -> N
     start = threading.Barrier(6)
 
     def attach(_: int) -> AttachDecision:
-        start.wait(10)
+        start.wait(60)
         wish = AttachWish(client_instance_id="c1")
         return attach_situation(scenery.registry, situation, PLUGINS, wish, rules=ATTACH_RULES)
 

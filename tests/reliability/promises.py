@@ -73,9 +73,9 @@ def a_lock_on_a_replaced_file_is_taken_anew(folder: Path) -> None:
     done = threading.Event()
 
     def wait() -> None:
-        with DirectoryLock(str(folder)).held(10):
+        with DirectoryLock(str(folder)).held(60):
             taken.set()
-            done.wait(10)
+            done.wait(60)
 
     with flock_holder(path) as holder:
         waiter = threading.Thread(target=wait)
@@ -85,7 +85,7 @@ def a_lock_on_a_replaced_file_is_taken_anew(folder: Path) -> None:
         path.touch()
         holder.kill()
         try:
-            assert taken.wait(10)
+            assert taken.wait(60)
             assert locked_elsewhere(path)
         finally:
             done.set()

@@ -157,9 +157,9 @@ def test_a_renewal_that_waited_for_the_lock_counts_from_when_it_had_it(
     )
     with world.store.lock().held():  # type: ignore[attr-defined]
         renewing.start()
-        assert comes.wait(20)
+        assert comes.wait(60)
         world.host.advance(200)
-    renewing.join(20)
+    renewing.join(60)
     world.host.advance(299)
     claim = world.store.peek(Keys(threads=("main",)))[0].claims["main"]
     assert claim.holder is not None

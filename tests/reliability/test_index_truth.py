@@ -461,7 +461,7 @@ def test_readers_beside_busy_writers_and_a_stranger_agree_with_the_files(registr
         python(WRITER, heddle, 2) as second,
     ):
         for writer in (first, second):
-            assert writer.line(30) == "ready"
+            assert writer.line(60) == "ready"
         chance = random.Random(7)
         for _ in range(10):
             victim = f"agent-{chance.randrange(30):02d}"

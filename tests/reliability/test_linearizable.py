@@ -33,7 +33,7 @@ from heddle_registry.registry.reservation import HeldClaim
 from heddle_registry.registry.scripting import build_entry
 
 folder, log, name, seed, start, script = sys.argv[1:]
-registry = AgentRegistry(folder, lock_timeout_s=20)
+registry = AgentRegistry(folder, lock_timeout_s=60)
 chance = random.Random(seed)
 out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 number = 0

@@ -70,7 +70,7 @@ def test_a_child_of_a_thread_that_held_nothing_owes_no_release(tmp_path: Path) -
     with lock.held():
         other = threading.Thread(target=lambda: answers.append(in_fork(release)))
         other.start()
-        other.join(20)
+        other.join(60)
     assert answers == ["it is not locked by this thread"]
 
 
@@ -84,7 +84,7 @@ def test_a_child_starts_without_the_lock_and_can_take_it_after_its_parent(tmp_pa
         with pytest.raises(LockTimeout) as caught:
             lock.acquire(0.02)
         os.write(writes, b"!")
-        return lock.acquire(10), caught.value.holder_pid
+        return lock.acquire(60), caught.value.holder_pid
 
     with lock.held():
         child = Fork(compete)
@@ -120,7 +120,7 @@ def test_a_child_closes_the_descriptors_it_inherits(tmp_path: Path, who: str) ->
         else:
             thread = threading.Thread(target=lambda: inherited.append(in_fork(look)))
             thread.start()
-            thread.join(20)
+            thread.join(60)
         assert look()
         release_shared(reader or -1)
     assert inherited == [[]]
@@ -241,7 +241,7 @@ def test_a_program_started_while_the_lock_is_held_does_not_inherit_it(tmp_path: 
             )
     finally:
         program.kill()
-        program.wait(10)
+        program.wait(60)
 
 
 def test_no_release_is_lost_while_another_thread_starts_programs(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_no_release_is_lost_while_another_thread_starts_programs(tmp_path: Path)
             lock.release()
     finally:
         done.set()
-        thread.join(20)
+        thread.join(60)
     assert refused == 0
 
 
@@ -274,9 +274,9 @@ def test_a_child_waits_for_itself_though_its_parent_once_waited_in_vain(tmp_path
             lock.acquire(0.05)
 
         def wait() -> bool:
-            return lock.acquire(8)
+            return lock.acquire(60)
 
         with Fork(wait) as child:
             until(lambda: len(flock_waiters(lock.path)) >= 2, "parent's sleeper and child's")
             holder.kill()
-            assert child.answer(9) is True
+            assert child.answer() is True

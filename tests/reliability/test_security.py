@@ -62,7 +62,7 @@ def heddle(
         text=True,
         errors="surrogateescape",
         input=given,
-        timeout=30,
+        timeout=60,
         check=False,
         cwd=cwd or folder.parent,
         env={"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT), **env},

@@ -426,7 +426,7 @@ def test_it_waits_for_the_registrys_lock(heddle: Heddle):
             waiting.kill()
             waiting.communicate()
             raise
-    out, _ = waiting.communicate(timeout=30)
+    out, _ = waiting.communicate(timeout=60)
     assert (waiting.returncode, out) == (0, b"renewed; again within 60 s\n")
     assert the_claim(heddle)[0] != before
 
