@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import pytest
 
-from heddle_registry.adapters import index_building, writing
+from heddle_registry.adapters import index_building, record_files, writing
 from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.adapters.index import Index
 from heddle_registry.adapters.record_files import RecordFiles
@@ -570,6 +570,8 @@ class Coarse:
 
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(index_building, "tick_of", lambda _: TICK_NS)
+        # Or what is remembered would be believed sooner than a row, and be put in its place.
+        monkeypatch.setattr(record_files, "CLOCK_TICK_NS", TICK_NS)
         self.store = DirectoryStore(str(path / ".heddle"), FakeHost())
         self.ahead_ns = 0
         real = time.time_ns

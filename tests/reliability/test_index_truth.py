@@ -18,14 +18,14 @@ import attrs
 import pytest
 
 from heddle_registry import AgentRegistry, AgentStatus, Query, Timestamp
-from heddle_registry.adapters import directory, snapshot
+from heddle_registry.adapters import directory, record_files, snapshot
 from heddle_registry.adapters.index_tables import new_stamp, tick_of
 from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.adapters.record_files import CLOCK_TICK_NS
 from heddle_registry.codec import entry_to_toml
 from heddle_registry.core.limits import MAX_SWEEP
 from heddle_registry.core.transaction import Keys
-from tests.process_helpers import ROOT, in_fork, python, until
+from tests.process_helpers import ROOT, in_fork, python
 
 SEED = ROOT / "tests" / "seed_registry.py"
 
@@ -496,8 +496,13 @@ def test_a_folder_that_cannot_be_stamped_is_scanned_and_right(registry, heddle, 
 def test_on_a_coarse_clock_rows_are_not_believed_until_they_are_settled(
     registry, heddle, monkeypatch
 ):
-    coarse = 50_000_000
+    # So coarse that no disk is slow enough to let a tick pass; what is waited for is put ahead.
+    coarse = 3_600 * 10**9
+    ahead = 0
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() + ahead)
     monkeypatch.setattr(directory, "_shared", {})
+    monkeypatch.setattr(record_files, "CLOCK_TICK_NS", coarse)
     monkeypatch.setattr("heddle_registry.adapters.index_building.tick_of", lambda path: coarse)
     (heddle / "index.sqlite").unlink()
     other = AgentRegistry(heddle)
@@ -517,23 +522,16 @@ def test_on_a_coarse_clock_rows_are_not_believed_until_they_are_settled(
 
     other.list()
     # Rows that were made of files older than a tick are believed at once.
-    until(
-        lambda: (
-            time.time_ns() - max(f.stat().st_ctime_ns for f in (heddle / "agents").iterdir())
-            > coarse
-        ),
-        "the tick's end",
-    )
+    ahead = 2 * coarse
     (heddle / "index.sqlite").unlink()
     assert len(files_read_by_a_fresh_process()) == 30
     assert files_read_by_a_fresh_process() == set()
 
+    ahead = 0
     AgentRegistry(heddle).update_entry("agent-04", lambda e: attrs.evolve(e, model="new"))
-    assert files_read_by_a_fresh_process() == {"agent-04.toml"}
-    until(
-        lambda: time.time_ns() - (heddle / "agents" / "agent-04.toml").stat().st_ctime_ns > coarse,
-        "the tick's end",
-    )
+    for _ in range(2):  # one look does not settle it
+        assert files_read_by_a_fresh_process() == {"agent-04.toml"}
+    ahead = 2 * coarse
     AgentRegistry(heddle).update_entry("agent-05", lambda e: attrs.evolve(e, model="new"))
     assert "agent-04.toml" not in files_read_by_a_fresh_process()
 
