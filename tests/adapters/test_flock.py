@@ -45,6 +45,7 @@ WITHOUT_UNLOCK = SimpleNamespace(
 
 @pytest.fixture(autouse=True)
 def _planted_bugs_leave_nothing_behind() -> Iterator[None]:
+    until(lambda: not lock_file._open, "the end of the waits that other tests left")
     yield
     for gate in flock._gates.values():
         if gate.file is not None:
@@ -236,11 +237,16 @@ def test_a_timeout_names_the_holder_and_leaves_nothing_held(tmp_path: Path) -> N
 @needs_proc_locks
 def test_waits_that_time_out_again_and_again_share_one_sleeping_thread(tmp_path: Path) -> None:
     lock = DirectoryLock(str(tmp_path))
+
+    def in_vain() -> list[int]:
+        with pytest.raises(LockTimeout):
+            lock.acquire(0.005)
+        return flock_waiters(lock.path)
+
     with flock_holder(tmp_path / ".lock") as holder:
+        until(in_vain, "a thread that came to sleep before its wait was over")
         for _ in range(10):
-            with pytest.raises(LockTimeout):
-                lock.acquire(0.005)
-        assert flock_waiters(lock.path) == [os.getpid()]
+            assert in_vain() == [os.getpid()]
         # The next waiter inherits the place in the kernel's line, and the grant.
         threading.Timer(0.05, holder.tell).start()
         with lock.held(60):
@@ -257,6 +263,8 @@ def test_a_wait_asks_the_kernel_twice_however_long_it_lasts(
 
     def counted(fd: int, operation: int) -> None:
         asked.append(operation)
+        if operation == fcntl.LOCK_EX:
+            threading.Timer(0.2, holder.tell).start()
         fcntl.flock(fd, operation)
 
     monkeypatch.setattr(
@@ -265,7 +273,6 @@ def test_a_wait_asks_the_kernel_twice_however_long_it_lasts(
         SimpleNamespace(LOCK_NB=fcntl.LOCK_NB, LOCK_UN=fcntl.LOCK_UN, flock=counted),
     )
     with flock_holder(tmp_path / ".lock") as holder:
-        threading.Timer(0.2, holder.tell).start()
         DirectoryLock(str(tmp_path)).acquire(timeout_s)
     assert asked == [fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX]
     DirectoryLock(str(tmp_path)).release()

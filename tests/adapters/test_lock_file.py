@@ -31,6 +31,24 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="flock is POSIX")
 
+
+@pytest.fixture(autouse=True)
+def _other_tests_waits_are_over() -> None:
+    until(lambda: not lock_file._open, "the end of the waits that other tests left")
+
+
+@pytest.fixture
+def _every_wait_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short a wait is, its thread is there before it is given up."""
+    real = lock_file._Sleeper.granted_within
+
+    def granted_within(sleeper: lock_file._Sleeper, timeout_s: float) -> bool:
+        until(lambda: sleeper._running or sleeper.done, "a thread that sleeps")
+        return real(sleeper, timeout_s)
+
+    monkeypatch.setattr(lock_file._Sleeper, "granted_within", granted_within)
+
+
 WINDOWS = """if True:
     import errno, fasteners, os, sys
     del os.register_at_fork, os.fchmod, os.O_NOFOLLOW, os.O_NONBLOCK, os.O_CLOEXEC, os.O_NOCTTY
@@ -165,6 +183,7 @@ def test_a_wait_that_is_given_up_twice_leaves_one_thread_to_the_next(
     until(lambda: not lock_file._open, "every descriptor closed")
 
 
+@pytest.mark.usefixtures("_every_wait_sleeps")
 @pytest.mark.parametrize("is_noted", [True, False])
 def test_a_wait_interrupted_while_its_thread_is_noted_leaves_nothing_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_noted: bool
@@ -257,6 +276,13 @@ def test_who_waits_after_others_gave_up_takes_over_their_threads(
     path = tmp_path / "lock"
     started: list[object] = []
     real = lock_file._thread.start_new_thread
+    asleep = threading.Barrier(3, timeout=60)
+    granted_within = lock_file._Sleeper.granted_within
+
+    def together(sleeper: lock_file._Sleeper, _: float) -> bool:
+        until(lambda: sleeper._running, "a thread that sleeps")
+        asleep.wait()  # nobody gives up before all wait
+        return granted_within(sleeper, 0.01)
 
     def start(run: Callable[..., object], arguments: tuple[object, ...]) -> int:
         started.append(run)
@@ -266,9 +292,9 @@ def test_who_waits_after_others_gave_up_takes_over_their_threads(
         waiters = [LockFile(str(path)) for _ in range(3)]
         for waiter in waiters:
             waiter.fd = waiter._opened()
-        ended = time.monotonic() + 0.1
+        late = time.monotonic() + 600
         threads = [
-            threading.Thread(target=lambda w=waiter: w._sleep(LOCK_EX, ended) or w.drop())
+            threading.Thread(target=lambda w=waiter: w._sleep(LOCK_EX, late) or w.drop())
             for waiter in waiters
         ]
         for thread in threads:
@@ -278,6 +304,7 @@ def test_who_waits_after_others_gave_up_takes_over_their_threads(
 
     with flock_holder(path):
         monkeypatch.setattr(lock_file._thread, "start_new_thread", start)
+        monkeypatch.setattr(lock_file._Sleeper, "granted_within", together)
         wait_together()
         assert len(started) == 3
         wait_together()
@@ -287,13 +314,15 @@ def test_who_waits_after_others_gave_up_takes_over_their_threads(
 
 
 @needs_proc_locks
+@pytest.mark.usefixtures("_every_wait_sleeps")
 def test_readers_and_writers_that_left_their_waits_sleep_apart_and_all_let_go(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "lock"
     with flock_holder(path):
-        for operation in (LOCK_EX, LOCK_SH, LOCK_EX, LOCK_SH):
+        for sleepers, operation in ((1, LOCK_EX), (2, LOCK_SH), (2, LOCK_EX), (2, LOCK_SH)):
             assert not LockFile(str(path)).take(operation, time.monotonic() + 0.02)
+            until(lambda n=sleepers: len(flock_waiters(path)) >= n, "its sleep in the kernel")
         assert len(flock_waiters(path)) == 2
     until(lambda: not lock_file._open, "every descriptor closed")
     assert not lock_file._idle
@@ -301,6 +330,7 @@ def test_readers_and_writers_that_left_their_waits_sleep_apart_and_all_let_go(
 
 
 @needs_proc_locks
+@pytest.mark.usefixtures("_every_wait_sleeps")
 def test_a_left_wait_on_a_replaced_file_is_not_taken_for_one_on_the_new(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with flock_holder(path):

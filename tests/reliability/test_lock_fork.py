@@ -270,8 +270,13 @@ def test_a_child_waits_for_itself_though_its_parent_once_waited_in_vain(tmp_path
     # is no such thread, and nobody would wake it.
     lock = DirectoryLock(str(tmp_path))
     with flock_holder(lock.path) as holder:
-        with pytest.raises(LockTimeout):
-            lock.acquire(0.05)
+
+        def wait_in_vain() -> list[int]:
+            with pytest.raises(LockTimeout):
+                lock.acquire(0.05)
+            return flock_waiters(lock.path)
+
+        until(wait_in_vain, "a sleeper of the parent's")
 
         def wait() -> bool:
             return lock.acquire(60)
