@@ -120,5 +120,5 @@ def test_an_interrupt_at_any_line_of_a_wait_leaves_nothing_held(
         {},
     )
     flock._gates.clear()
-    until(lambda: not locked_elsewhere(lock.path), "every wait to let go")
-    assert not lock_file._idle
+    # In between two of them the lock is free for a moment.
+    until(lambda: not lock_file._idle and not locked_elsewhere(lock.path), "all waits to let go")
