@@ -35,7 +35,7 @@ from heddle_registry.core.transaction import Decision, Loaded, NeedFacts, PutCla
 from heddle_registry.errors import RegistryError
 from heddle_registry.plain_records import CLAIM, ENTRY, plain_record
 from tests.codec import strategies as nasty
-from tests.process_helpers import ROOT
+from tests.process_helpers import ROOT, flock_waiters, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -419,8 +419,7 @@ def test_it_waits_for_the_registrys_lock(heddle: Heddle):
             stdout=subprocess.PIPE,
         )
         try:
-            with pytest.raises(subprocess.TimeoutExpired):
-                waiting.communicate(timeout=0.5)
+            until(lambda: flock_waiters(heddle.agents / ".lock"), "its sleep at the lock")
             assert the_claim(heddle)[0] == before
         except BaseException:
             waiting.kill()
