@@ -145,7 +145,10 @@ def test_a_fork_of_the_holder_does_not_keep_it_unless_it_was_to_be_inherited(
         lock.release()
 
 
-def test_observers_disturb_neither_each_other_nor_the_runner(tmp_path: Path) -> None:
+def test_observers_disturb_neither_each_other_nor_the_runner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness_file, "OBSERVER_GRACE_S", 60)
     path = str(tmp_path / "agent-1")
     first = hold_liveness(path)
     first.release()
