@@ -128,7 +128,9 @@ def run(lost: Path, *words: str, on_terminal: bool) -> tuple[str, str]:
             check=True,
         )
         os.write(theirs, b"|")  # so that there is something to read
-        said = os.read(ours, 65_536).decode()
+        said = ""
+        while not said.endswith("|"):  # a terminal may give it in parts
+            said += os.read(ours, 65_536).decode()
     finally:
         os.close(ours)
         os.close(theirs)
