@@ -204,6 +204,11 @@ class Storm:
         child = stack.enter_context(python(WORKER, *arguments))
         return name, child
 
+    def end(self, name: str, child: Child) -> None:
+        # The moment before: once it is dead, another may be granted what it held while we wait.
+        self.deaths[name] = time.monotonic()
+        child.kill()
+
     def blow(self, seconds: float, workers: int = 5) -> dict[str, list[Call]]:
         """Let it blow, then return the calls of each branch."""
         chance = random.Random(self.seed)
@@ -224,8 +229,7 @@ class Storm:
                 if any(child is paused for _, paused in stopped):
                     continue
                 if chance.random() < 0.1:
-                    child.kill()
-                    self.deaths[name] = time.monotonic()
+                    self.end(name, child)
                     self.kills += 1
                     running[at] = self.worker(stack)
                 elif chance.random() < 0.1:
@@ -235,8 +239,7 @@ class Storm:
             for _, child in stopped:
                 child.send(signal.SIGCONT)
             for name, child in running:
-                child.kill()
-                self.deaths[name] = time.monotonic()
+                self.end(name, child)
         branches: dict[str, list[Call]] = collections.defaultdict(list)
         for name, path in self.logs.items():
             for call in read_log(path, name):
@@ -289,11 +292,17 @@ def blow_and_check(folder: Path, seconds: float, seed: int) -> collections.Count
 
 
 def test_every_history_could_have_been_one_claims(tmp_path: Path) -> None:
-    counts = blow_and_check(tmp_path, 16.0, seed=random.randrange(10**6))
+    wanted = {"reserve yes", "reserve no", "renew yes", "check yes", "release yes", "kills",
+              "pauses"}  # fmt: skip
+    counts: collections.Counter[str] = collections.Counter()
+    for number in range(8):  # once, but where the disk is so slow that little happens
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        counts.update(blow_and_check(folder, 16.0, seed=random.randrange(10**6)))
+        if wanted <= (+counts).keys():
+            break
     print(dict(counts))
-    for what in ("reserve yes", "reserve no", "renew yes", "check yes", "release yes", "kills",
-                 "pauses"):  # fmt: skip
-        assert counts[what], f"no {what} in {dict(counts)}"
+    assert wanted <= (+counts).keys()
 
 
 @pytest.mark.nightly
