@@ -461,7 +461,7 @@ def test_no_descriptor_stays_open_whatever_fails(
         with contextlib.suppress(OutcomeUnknown):
             remove_file(str(folder / "agents"), "a.toml")
         monkeypatch.undo()
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
 
 @pytest.mark.parametrize("size", [0, 1, 2**20, 2**20 + 1, 3 * 2**20])

@@ -130,7 +130,7 @@ def test_an_index_of_another_layout_is_left_to_whoever_knows_it_and_not_kept_ope
     for _ in range(3):
         assert store.index.known() is None
     if before is not None:
-        assert len(os.listdir("/dev/fd")) == before
+        assert len(os.listdir("/dev/fd")) <= before
     assert len(store.look(Query()).entries) == 2
 
 

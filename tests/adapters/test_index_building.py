@@ -119,7 +119,7 @@ def test_what_fails_leaves_no_index_behind_and_the_next_builder_succeeds(
     assert build(layout) is None
     assert not os.path.lexists(layout.index + ".building")
     if opened is not None:
-        assert len(os.listdir("/dev/fd")) == opened
+        assert len(os.listdir("/dev/fd")) <= opened
     monkeypatch.undo()
     assert build(layout) is not None
     assert [name for name in os.listdir(layout.root) if name.endswith("journal")] == []

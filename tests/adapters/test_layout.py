@@ -263,7 +263,7 @@ def test_an_ignore_file_that_cannot_be_written_hinders_nobody(
     layout.make()
     assert os.path.isdir(layout.agents)
     if before:
-        assert len(os.listdir("/dev/fd")) == before
+        assert len(os.listdir("/dev/fd")) <= before
 
 
 def test_what_hinders_the_making_of_a_folder_is_told(

@@ -118,7 +118,7 @@ def test_a_new_log_that_cannot_be_written_is_not_left_behind(
     assert caught.value.errno == errno.ENOSPC
     assert os.listdir(tmp_path) == []
     if before is not None:
-        assert len(os.listdir("/dev/fd")) == before
+        assert len(os.listdir("/dev/fd")) <= before
 
 
 def test_an_append_that_cannot_be_taken_back_either_has_an_unknown_outcome(

@@ -198,7 +198,7 @@ def test_a_listing_that_cannot_be_verified_is_an_error_and_leaves_nothing_open(
             folder.files.verified(files)
     assert (caught.value.errno, caught.value.path) == (13, str(folder.path))
     if before is not None:
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_where_descriptors_of_folders_are_not_to_be_had_the_answers_are_the_same(
@@ -477,7 +477,7 @@ def test_no_look_at_a_folder_leaves_a_descriptor_open(folder: Folder) -> None:
         folder.files.verified(folder.files.scan())
         folder.files.changed_since(known)
         folder.files.resolve([KnownRow("a.toml", known["a.toml"])], 0)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_no_other_thread_sees_a_file_before_its_record_is_there(folder: Folder) -> None:
