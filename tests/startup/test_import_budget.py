@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from heddle_registry.adapters.index_tables import tick_of
 from tests.process_helpers import ROOT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.cli.conftest import Heddle
 
 THIRD_PARTY = {
@@ -102,6 +105,14 @@ def before() -> set[str]:
     return set(done.stdout.decode().split())
 
 
+def parsed_while_young(folder: Path) -> set[str]:
+    """What it takes to read a file once more, where the system gives two changes one time.
+
+    There no row of the index is believed that was made right after its file.
+    """
+    return {"tomli"} if tick_of(str(folder / "probe")) else set()
+
+
 @pytest.fixture
 def session(heddle: Heddle) -> tuple[str, str]:
     """The id and the token of a claim on main, with the index in place."""
@@ -111,13 +122,15 @@ def session(heddle: Heddle) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("command", BUDGETS)
-def test_a_command_imports_what_its_budget_allows_and_no_more(command, session):
+def test_a_command_imports_what_its_budget_allows_and_no_more(command, session, tmp_path):
     given = {"SESSION": session[0], "TOKEN": session[1]}
     modules = imported([given.get(word, word) for word in command.split()])
     watched = modules & (THIRD_PARTY | HEAVY)
     if "attrs" in modules:
         watched -= WITH_ATTRS
     budget = BUDGETS[command]
+    if "sqlite3" in budget:
+        budget, watched = (words | parsed_while_young(tmp_path) for words in (budget, watched))
     assert watched in (budget, budget | JSON if "sqlite3" in budget else budget)
     if command.split()[0] in ("why", "list", "check", "heartbeat"):
         assert modules & NOT_FOR_LOOKS == set()
@@ -150,7 +163,9 @@ def test_a_hook_waits_for_no_parser_of_words_tables_or_signatures(heddle, tmp_pa
         "codex:thread:second",
     }
     watched = modules & (THIRD_PARTY | HEAVY) - WITH_ATTRS
-    assert watched == {"attrs", "json", "pluggy", "sqlite3"}
+    budget = {"attrs", "json", "pluggy", "sqlite3"}
+    assert watched in (budget, budget | parsed_while_young(tmp_path))
     again = imported(["relay", "codex", "SessionStart"], payload, path=path)
-    writers = {"adapters.lock_file", "adapters.writing", "codec", "core.attribution", "core.tree"}
+    writers = {"adapters.lock_file", "adapters.writing", "core.attribution", "core.tree"}
+    writers |= {"codec"} if not parsed_while_young(tmp_path) else set()
     assert again & {f"heddle_registry.{name}" for name in writers} == set()
