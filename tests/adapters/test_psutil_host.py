@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import struct
 import threading
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -13,9 +14,14 @@ from heddle_registry.adapters.psutil_host import PsutilMachine, boottime_text
 from heddle_registry.core.evidence import ProcessState, Subject
 from tests.process_helpers import until
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 @pytest.fixture(autouse=True)
-def _forget() -> None:
+def _forget() -> Iterator[None]:
+    psutil_host._constants.clear()
+    yield
     psutil_host._constants.clear()
 
 
