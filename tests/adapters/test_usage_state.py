@@ -91,6 +91,7 @@ def test_what_was_not_committed_or_was_taken_back_is_gone(tmp_path: Path) -> Non
     state = filled(path)
     assert output(state) == 1
     assert state.sources_of(["acme:session:1", "nobody"]) == {"acme:session:1": [("acme", "/one")]}
+    state.close()
 
 
 def test_a_state_of_another_boot_is_trusted_only_if_its_sums_are_those_of_its_records(
