@@ -10,6 +10,7 @@ from weakref import ref
 
 import attrs
 
+from heddle_registry.adapters.flock import DirectoryLock
 from heddle_registry.adapters.folders import Folders, claim_file_error, entry_file_error
 from heddle_registry.adapters.found_records import FoundRecords, unreadable_claims
 from heddle_registry.adapters.index import Index
@@ -26,7 +27,6 @@ from heddle_registry.ports.query import Look, Query, matcher, newest_first
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from heddle_registry.adapters.flock import DirectoryLock
     from heddle_registry.adapters.liveness_file import LivenessLock as LockedFile
     from heddle_registry.adapters.reading import Progress
     from heddle_registry.core.claim import Claim
@@ -210,8 +210,6 @@ class DirectoryStore:
         return self._unchecked_lock()
 
     def _unchecked_lock(self) -> DirectoryLock:
-        from heddle_registry.adapters.flock import DirectoryLock
-
         return DirectoryLock(self._layout.agents, make_dir=self._layout.make)
 
     def transact(

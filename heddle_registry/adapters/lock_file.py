@@ -364,10 +364,17 @@ def _close_inherited() -> None:
     _open.clear()
 
 
+def _let_go() -> None:
+    try:
+        _mutex.release()
+    except RuntimeError:
+        return  # this module came while the fork was being prepared: it was not asked before
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         # By name and late: a child has another mutex, and may fork in its turn.
         before=lambda: bool(_mutex.acquire()),
-        after_in_parent=lambda: _mutex.release(),  # noqa: PLW0108
+        after_in_parent=_let_go,
         after_in_child=_close_inherited,
     )

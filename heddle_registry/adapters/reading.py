@@ -12,6 +12,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
+from heddle_registry.adapters.flock import release_shared, try_shared
 from heddle_registry.adapters.found_records import FoundRecords, Moved, Seen
 from heddle_registry.adapters.record_files import is_closed
 from heddle_registry.errors import RegistryError
@@ -144,8 +145,6 @@ class Reader:
             return stamps
         if is_locked:
             return self._caught_up()
-        from heddle_registry.adapters.flock import release_shared, try_shared
-
         lock = self._lock()
         fd = try_shared(lock.path)
         if fd is not None:

@@ -12,13 +12,14 @@ from heddle_registry.core.claim import ClaimState
 from heddle_registry.core.lifecycle import AgentStatus, EntryEvent
 from heddle_registry.core.limits import MAX_ID_TRIES, check_session_id, check_thread, check_ttl
 from heddle_registry.core.session_id import RANDOM_BYTES, encode_session_id
-from heddle_registry.core.token import SALT_BYTES, hash_token
+from heddle_registry.core.token import SALT_BYTES, hash_token, token_matches
 from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, NeedFacts
 from heddle_registry.errors import UsageError
 from heddle_registry.registry.entries import no_free_id, status_named
 from heddle_registry.registry.looking import canonical_folder
 from heddle_registry.registry.reserving import ReserveDoors
 from heddle_registry.registry.sweeping import SweepDoors
+from heddle_registry.registry.transactions import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +33,16 @@ if TYPE_CHECKING:
     from heddle_registry.registry.reservation import AsyncReservation, Reservation
 
 __all__ = ["AgentRegistry", "generate_agent_id"]
+
+
+def _prepare_fork() -> None:
+    from heddle_registry.forking import import_what_is_late
+
+    import_what_is_late()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_prepare_fork)
 
 
 def generate_agent_id() -> str:
@@ -162,14 +173,15 @@ class AgentRegistry(ReserveDoors, SweepDoors):
 
         def decide(loaded: Loaded, now: Instant, facts: Facts) -> Decision[Renewed] | NeedFacts:
             decision = decide_renew(session_id, token, loaded, now, facts)
-            if isinstance(decision, NeedFacts):
-                self._watch(session_id, decision.subjects)
+            if isinstance(decision, NeedFacts) and token is not None:
+                shown = hash_token(token, self.host.random_bytes(SALT_BYTES))
+                self._watch(Watched(session_id, shown, decision.subjects))
             return decision
 
         facts: Facts = {}
         watched = self._watched.get(session_id)
-        if watched is not None:
-            self._gather(watched, facts)
+        if watched is not None and token_matches(token, watched.token):
+            self._gather(watched.subjects, facts)
         else:
             self._peek(keys, decide, facts, rounds=1)
         return self._transact(keys, decide, facts)

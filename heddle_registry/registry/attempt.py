@@ -32,7 +32,7 @@ from heddle_registry.core.transaction import Facts, IdTaken, Keys
 from heddle_registry.errors import Held, OutcomeUnknown, RegistryError, UsageError
 from heddle_registry.registry.entries import no_free_id, normalised
 from heddle_registry.registry.looking import canonical_folder
-from heddle_registry.registry.transactions import Transactions
+from heddle_registry.registry.transactions import Transactions, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ class Asker(Transactions):
     def __init__(self, store: Store, host: Host) -> None:
         self.store = store
         self.host = host
-        self.holder: Subject | None = None
+        self.holder: Watched | None = None
         """Whom a heartbeat of what was granted will look at; None where that is nobody."""
 
     def attempt(
@@ -137,13 +137,14 @@ class Asker(Transactions):
                     liveness.discard()
                     liveness = None
                 if answer.is_new and request.owner is not None:
-                    self.holder = Subject(
+                    whom = Subject(
                         session_id=answer.entry.session_id,
                         fence=answer.fence,
                         owner=request.owner,
                         boot_id=request.owner.boot_id,
                         liveness=request.liveness,
                     )
+                    self.holder = Watched(answer.entry.session_id, request.token, (whom,))
                 shown = answer if answer.token else attrs.evolve(answer, token=token)
                 return shown, liveness
             if liveness is not None:

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from heddle_registry.core.entry import AgentEntry
-    from heddle_registry.core.evidence import Subject
     from heddle_registry.core.reserve import ReserveOutcome
     from heddle_registry.ports import LivenessLock
     from heddle_registry.registry.attempt import Terms
+    from heddle_registry.registry.transactions import Watched
 
 
 _MOST_WATCHED: Final = 256
@@ -22,14 +22,14 @@ _MOST_WATCHED: Final = 256
 class ReserveDoors(EntryDoors):
     """The one way to a claim."""
 
-    _watched: dict[str, tuple[Subject, ...]]
+    _watched: dict[str, Watched]
 
-    def _watch(self, session_id: str, subjects: tuple[Subject, ...]) -> None:
-        # Whom the session's next heartbeat will look at: it need not ask first. Only a hint, for
-        # what was seen of one holder is never held against another.
+    def _watch(self, watched: Watched) -> None:
+        # So that the next heartbeat need not ask first. Only a hint, for what was seen of one
+        # holder is never held against another; and only for whoever shows the token.
         if len(self._watched) >= _MOST_WATCHED:
             self._watched.clear()
-        self._watched[session_id] = subjects
+        self._watched[watched.session_id] = watched
 
     def try_reserve_thread(self, thread: str, build: Callable[[str], AgentEntry]) -> ReserveOutcome:
         """Reserve ``thread`` with the entry that ``build(session_id)`` returns.
@@ -91,5 +91,5 @@ class ReserveDoors(EntryDoors):
         asker = Asker(self.store, self.host)
         outcome = asker.attempt(thread, build, terms, owner_from_entry=owner_from_entry)
         if asker.holder is not None:
-            self._watch(asker.holder.session_id, (asker.holder,))
+            self._watch(asker.holder)
         return outcome

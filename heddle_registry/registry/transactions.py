@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from heddle_registry.core.session_id import RANDOM_BYTES, encode_session_id
 from heddle_registry.core.standing import Standing, Witness, entry_verdict, stand
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from heddle_registry.core.entry import AgentEntry
     from heddle_registry.core.evidence import Owner, Subject, Verdict
     from heddle_registry.core.timestamp import Instant
+    from heddle_registry.core.token import TokenHash
     from heddle_registry.core.transaction import Loaded
     from heddle_registry.ports import Host, Store
 
@@ -32,6 +33,14 @@ T = TypeVar("T")
 Looks = dict[tuple["Owner | None", "int | None", "str | None"], "Verdict"]
 """What was found of processes within one question, by the owner or the pid that is recorded."""
 _ROUNDS_OF_FACTS = 3
+
+
+class Watched(NamedTuple):
+    """Whom a session's next heartbeat will look at, and the token that it will show."""
+
+    session_id: str
+    token: TokenHash | None
+    subjects: tuple[Subject, ...]
 
 
 class _Onlooker(Witness):

@@ -122,7 +122,8 @@ def test_what_a_heartbeat_was_to_look_at_is_a_hint_and_proves_nothing_of_another
     dead = world.host.spawn(["another"])
     owner = world.host.owner_for(dead)
     world.host.kill(dead)
-    hint[session_id] = tuple(attrs.evolve(known, owner=owner) for known in hint[session_id])
+    whom = tuple(attrs.evolve(known, owner=owner) for known in hint[session_id].subjects)
+    hint[session_id] = hint[session_id]._replace(subjects=whom)
     order = Ordered(world, monkeypatch)
     assert order.of(world, held) == ["observe", "transact", "observe", "transact"]
     assert order.of(world, held) == ["observe", "transact"], "it knows better now"

@@ -166,6 +166,6 @@ def test_a_hook_waits_for_no_parser_of_words_tables_or_signatures(heddle, tmp_pa
     budget = {"attrs", "json", "pluggy", "sqlite3"}
     assert watched in (budget, budget | parsed_while_young(tmp_path))
     again = imported(["relay", "codex", "SessionStart"], payload, path=path)
-    writers = {"adapters.lock_file", "adapters.writing", "core.attribution", "core.tree"}
+    writers = {"adapters.writing", "core.attribution", "core.tree"}
     writers |= {"codec"} if not parsed_while_young(tmp_path) else set()
     assert again & {f"heddle_registry.{name}" for name in writers} == set()

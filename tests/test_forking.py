@@ -1,0 +1,108 @@
+"""A child that was forked while another OS thread imported can import, and so work."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from heddle_registry.forking import LATE
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "heddle_registry"
+
+HALFWAY = """if True:
+    import os, signal, sys, threading, time
+    from heddle_registry import AgentEntry, AgentRegistry, AgentStatus
+
+    inside, forking = threading.Event(), threading.Event()
+
+    class Slow:
+        # The one module takes its time until after the fork would have been made.
+        def find_spec(self, name, path=None, target=None):
+            if name == sys.argv[2] and not inside.is_set():
+                inside.set()
+                forking.wait(60)
+                time.sleep(0.3)
+
+    registry = AgentRegistry(sys.argv[1])
+    os.register_at_fork(before=forking.set)  # comes before ours, which was there earlier
+
+    def reserve(branch):
+        held = registry.try_reserve_thread(branch, lambda new: AgentEntry(
+            session_id=new, thread=branch, base_state="b", status=AgentStatus.ACTIVE,
+            started_at=registry.host.now().at, pid=os.getpid()))
+        registry.heartbeat(held.entry.session_id, held.token)
+        registry.release(held.entry.session_id, token=held.token)
+
+    sys.meta_path.insert(0, Slow())
+    other = threading.Thread(target=reserve, args=("one",))
+    other.start()
+    assert inside.wait(60), "it was imported before"
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        reserve("two")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, "the child waits for an import that nobody ends"
+    other.join(60)
+    """
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("module", ["core.renew", "core.release", "codec"])
+def test_a_child_forked_in_the_middle_of_an_import_can_use_the_registry(
+    tmp_path: Path, module: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", HALFWAY, str(tmp_path / ".heddle"),
+         f"heddle_registry.{module}"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+NEVER_IN_A_CALL = {
+    # By the line of commands, transcripts and other systems.
+    "heddle_registry.adapters.fasteners_lock", "heddle_registry.adapters.json_stream",
+    "heddle_registry.adapters.procfs", "heddle_registry.adapters.psutil_host",
+    "heddle_registry.adapters.usage_state",
+    # By attaching and probing, which ask plugins: those import what they like.
+    "heddle_registry.adapters.location", "heddle_registry.codec.config",
+    "heddle_registry.core.attach_order", "heddle_registry.core.attach_rules",
+    "heddle_registry.registry.attaching", "heddle_registry.registry.scripting",
+}  # fmt: skip
+
+
+def imported_in_functions(path: Path) -> set[str]:
+    found = set()
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.ImportFrom) and node.module is not None:
+                    found.add(node.module)
+                    found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_everything_that_a_call_imports_is_imported_before_a_fork() -> None:
+    layers = ("adapters", "codec", "core", "registry")
+    modules = {
+        name
+        for layer in layers
+        for path in (PACKAGE / layer).glob("*.py")
+        for name in imported_in_functions(path)
+        if name.split(".")[:2] in [["heddle_registry", layer] for layer in layers]
+        and (ROOT / (name.replace(".", "/") + ".py")).exists()
+    }
+    code = "import sys; from heddle_registry.forking import import_what_is_late as it; it()"
+    code += "; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert modules - set(done.stdout.split()) - NEVER_IN_A_CALL == set()
+    assert set(LATE) <= set(done.stdout.split())
