@@ -205,9 +205,8 @@ class FoundRecords:
         """See `Records`."""
         if self._stamps is None:
             return self.snapshot().records.claims_naming(path)
-        return [
-            claim for claim in self._claims(self._stamps, "path = ?", (path,)) if claim.path == path
-        ]
+        names = self._index.names(self._stamps, "claims", "path = ?", (path,))
+        return [claim for claim in self._claims_in(names, are_needed=True) if claim.path == path]
 
     def claims_with_holder(self, session_id: str) -> Iterable[Claim]:
         """See `Records`."""
@@ -327,11 +326,14 @@ class FoundRecords:
     def _claims(self, stamps: Stamps, where: str, arguments: Sequence[Any] = ()) -> list[Claim]:
         return self._claims_in(self._index.names(stamps, "claims", where, arguments))
 
-    def _claims_in(self, names: list[str] | None) -> list[Claim]:
+    def _claims_in(self, names: list[str] | None, *, are_needed: bool = False) -> list[Claim]:
         found = []
         for name in _of_that_moment(names):
             file = self._claim_file(name)
-            if file is not None and file.record is not None and claim_file_error(file) is None:
+            error = claim_file_error(file) if file is not None else None
+            if error is not None and are_needed:
+                raise error
+            if file is not None and file.record is not None and error is None:
                 found.append(file.record)
         return found
 

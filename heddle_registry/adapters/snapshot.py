@@ -14,9 +14,10 @@ from heddle_registry.adapters.folders import (
 )
 from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.core.selection_maps import RecordMaps
+from heddle_registry.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from heddle_registry.adapters.folders import Folders
     from heddle_registry.adapters.record_files import RecordFile
@@ -42,6 +43,13 @@ class DirectoryRecords(RecordMaps):
         if error is not None:
             raise error
         return super().claim(thread)
+
+    def claims_naming(self, path: str) -> Iterable[Claim]:
+        """See `Records`."""
+        for error in self.unread_claims.values():
+            if isinstance(error, StoreUnavailable) and error.errno:
+                raise error  # no damage: it may well be the claim of somebody in that folder
+        return super().claims_naming(path)
 
 
 class Snapshot(NamedTuple):

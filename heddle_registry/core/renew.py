@@ -183,6 +183,9 @@ def decide_renew(
         or holder is None
     ):
         return claim_refusal(standing, now)
+    unread = loaded.folder_error(claim.path)
+    if standing.state is ClaimState.EXPIRED and unread is not None:
+        return Decision(refusal=unread)
     if standing.state is ClaimState.EXPIRED and folder is not None:
         why = f"its TTL had passed, and its folder now belongs to the claim on {folder!r}"
         return Decision(refusal=ClaimLost(claim.thread, why=why))

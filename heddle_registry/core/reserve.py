@@ -192,6 +192,9 @@ def _judged(
         )
     if folder is not None:
         return Decision(answer=folder)
+    unread = loaded.folder_error(request.path)
+    if unread is not None:
+        return Decision(refusal=unread)
 
     present: list[AgentEntry] = []
     ended: list[AgentEntry] = []

@@ -73,7 +73,10 @@ class Records(Protocol):
         ...
 
     def claims_naming(self, path: str) -> Iterable[Claim]:
-        """Return every claim that names that folder."""
+        """Return every claim that names that folder.
+
+        :raises RegistryError: one that does, or may, is there and cannot be read.
+        """
         ...
 
     def claims_with_holder(self, session_id: str) -> Iterable[Claim]:
@@ -160,11 +163,19 @@ def select(keys: Keys, records: Records, now: Instant, line: tuple[str, ...] = (
         selection.stand_in_for(thread)
         for entry in records.active_on(thread):
             selection.add_entry(entry)
+    for thread in keys.claims:
+        selection.add_claim_on(thread)
+    unread_folders: dict[str, RegistryError] = {}
     paths = {keys.path}
     if keys.sessions:
         paths |= {claim.path for claim in selection.claims.values()}
     for path in sorted(path for path in paths if path is not None):
-        for claim in records.claims_naming(path):
+        try:
+            naming = records.claims_naming(path)
+        except RegistryError as error:
+            unread_folders[path] = error
+            continue
+        for claim in naming:
             selection.add_claim(claim)
     for actor in keys.actors:
         selection.add_entry(records.newest_with_actor(actor))
@@ -200,6 +211,7 @@ def select(keys: Keys, records: Records, now: Instant, line: tuple[str, ...] = (
         },
         claims=selection.claims,
         damaged_claims=selection.damaged,
+        unread_folders=unread_folders,
         fences=selection.fences,
         damage=records.damage() if keys.threads or keys.all_active else (),
         unreadable=frozenset(unreadable),

@@ -59,6 +59,8 @@ class Keys(Record):
     """A session whose entry cannot be read is named in `Loaded.unreadable`, not refused."""
     threads: tuple[str, ...] = ()
     """Each with its claim and every Active entry on it."""
+    claims: tuple[str, ...] = ()
+    """Threads of which the claim alone is asked for."""
     path: str | None = None
     """Claims that name this canonical folder."""
     actors: tuple[str, ...] = ()
@@ -111,10 +113,16 @@ class Loaded(Record):
     damage: tuple[Damage, ...] = ()
     unreadable: frozenset[str] = frozenset()
     """Sessions that were asked for and whose entry cannot be read; no more is known of them."""
+    unread_folders: Mapping[str, RegistryError] = attrs.field(factory=dict)
+    """By folder that mattered: a claim that names it, or may, is there and cannot be read."""
     used_ids: frozenset[str] = frozenset()
     stale_ids: tuple[str, ...] = ()
     line: tuple[str, ...] = ()
     """Tickets of living waiters, first come first."""
+
+    def folder_error(self, path: str | None) -> RegistryError | None:
+        """Return why nobody can say whose folder ``path`` is; None where that can be said."""
+        return self.unread_folders.get(path) if path is not None else None
 
     def damage_of_holder(self, claim: Claim) -> RegistryError | None:
         """Return why the entry of the claim's holder cannot be read; None where it can.

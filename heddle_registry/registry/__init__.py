@@ -307,6 +307,9 @@ class AgentRegistry(ReserveDoors, SweepDoors):
         taken_by = None
         if standing.state is ClaimState.EXPIRED and claim.path is not None:
             around, now = self.store.peek(Keys(threads=(thread,), path=claim.path))
+            unread = around.folder_error(claim.path)
+            if unread is not None:
+                raise unread
             taken_by = self._with_facts(
                 lambda witness: other_claim_on_folder(claim, around, witness, now)
             )

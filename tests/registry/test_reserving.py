@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,14 +20,16 @@ from heddle_registry import (
     UsageError,
     VerdictKind,
 )
+from heddle_registry.adapters import record_files
+from heddle_registry.adapters.atomic_file import UnreadableFile
+from heddle_registry.adapters.found_records import FoundRecords
 from heddle_registry.core.limits import MAX_SWEEP
 from heddle_registry.ports.query import Query
+from tests.registry.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from tests.registry.world import World
 
 
 def test_a_holder_is_named_with_evidence_to_whoever_is_refused_and_nothing_is_written(
@@ -237,6 +241,72 @@ def test_a_folder_is_granted_under_one_branch_at_a_time(world: World, tmp_path: 
     late = world.registry.check("one", 1)
     assert not late.valid
     assert late.why == "its TTL has passed, and its folder belongs to the claim on 'two'"
+
+
+@pytest.mark.parametrize("index", ["on", "off"])
+def test_a_folder_whose_holder_may_be_in_a_file_that_cannot_be_read_is_granted_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: str
+) -> None:
+    if index == "off":
+        monkeypatch.setenv("HEDDLE_REGISTRY_INDEX", "off")
+    world = World("directory", tmp_path)
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    pid = world.host.spawn(["agent"])
+    first = world.reserve("one", path=str(tree), pid=pid)
+    elsewhere = world.reserve("two", path=str(tmp_path / "other"))
+    claim = next(
+        path
+        for path in (world.folder / "claims").iterdir()
+        if b'thread = "one"' in path.read_bytes()
+    )
+    real = record_files.read_with_stat
+
+    def read(path: str, limit: int) -> object:
+        if path == str(claim):
+            raise UnreadableFile(path, "io", "input/output error", errno.EIO)
+        return real(path, limit)
+
+    monkeypatch.setattr(record_files, "read_with_stat", read)
+    os.utime(claim)  # so that it is read again
+    for ask in (
+        lambda: world.try_reserve("three", path=str(tree)),
+        lambda: world.on_terms("three", path=str(tree.resolve()), force_reason="x", ttl_s=60),
+    ):
+        with pytest.raises(StoreUnavailable, match=claim.name):
+            ask()
+    # Whoever needs to know of no other folder goes on.
+    world.reserve("four")
+    world.registry.heartbeat(elsewhere.entry.session_id, elsewhere.token)
+    world.registry.release(elsewhere.entry.session_id, token=elsewhere.token)
+    monkeypatch.setattr(record_files, "read_with_stat", real)
+    refused = world.refused("three", path=str(tree))
+    assert refused.entry is not None
+    assert refused.entry.session_id == first.entry.session_id
+
+
+def test_an_expired_claim_counts_as_lost_or_kept_only_where_its_folders_claims_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World("directory", tmp_path)
+    tree = str(tmp_path / "tree")
+    held = world.reserve("one", path=tree)
+    world.host.advance(301)
+    world.reserve("two", path=tree)
+    error = StoreUnavailable(tree, "input/output error")
+
+    def fail(*_: object) -> object:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FoundRecords, "claims_naming", fail)
+        for ask in (
+            lambda: world.registry.check("one", 1),
+            lambda: world.registry.heartbeat(held.entry.session_id, held.token),
+        ):
+            with pytest.raises(StoreUnavailable, match="input/output error"):
+                ask()
+    assert not world.registry.check("one", 1).valid
 
 
 def test_the_end_of_an_expired_claim_is_told_as_no_take_over(world: World) -> None:
