@@ -28,6 +28,7 @@ from tests.core.exploration_shapes import NOBODY, Branch, ClaimShape, HolderShap
 
 if TYPE_CHECKING:
     from heddle_registry.core.lifecycle import AgentStatus, EntryEvent
+    from heddle_registry.errors import RegistryError
 
 HOLDER, TOKEN = "h", "token of h"
 ALICE, BOB, CAROL = 0, 1, 2
@@ -56,13 +57,15 @@ class Situation:
         entries, claims = make_records(branch)
         self.entries: dict[str, AgentEntry] = dict(entries)
         self.claims: dict[str, Claim] = dict(claims)
+        self.unread_folders: dict[str, RegistryError] = {}
 
     def add(self, entry: AgentEntry) -> AgentEntry:
         self.entries[entry.session_id] = entry
         return entry
 
     def load(self, **keys: Any) -> Loaded:
-        return select(Keys(**keys), RecordMaps(entries=self.entries, claims=self.claims), NOW)
+        loaded = select(Keys(**keys), RecordMaps(entries=self.entries, claims=self.claims), NOW)
+        return attrs.evolve(loaded, unread_folders=self.unread_folders)
 
     def keep(self, decision: Decision[Any]) -> Decision[Any]:
         for effect in decision.effects:

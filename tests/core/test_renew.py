@@ -17,7 +17,7 @@ from heddle_registry.core.renew import (
 )
 from heddle_registry.core.standing import Witness, stand
 from heddle_registry.core.transaction import NeedFacts, UnknownFacts
-from heddle_registry.errors import ClaimLost, IllegalTransition, UnknownEntry
+from heddle_registry.errors import ClaimLost, IllegalTransition, StoreUnavailable, UnknownEntry
 from tests.core.exploration_records import (
     BRANCH,
     FACTS,
@@ -129,6 +129,18 @@ def test_an_expired_claim_is_not_renewed_while_another_has_its_folder():
     assert "'other'" in situation.renew().refusal.why
     situation.release(EntryEvent.COMPLETE, "token of n", "n")
     assert situation.renew().answer.fence == FENCE
+
+
+def test_an_expired_claim_is_not_renewed_while_nobody_can_say_who_has_its_folder():
+    error = StoreUnavailable("claims/x.toml", "input/output error")
+    for state, renewed in ((EXPIRED, False), (ClaimState.HELD, True)):
+        situation = Situation(IN_STATE[state])
+        situation.claims[BRANCH] = attrs.evolve(situation.claim, path="/w")
+        situation.unread_folders = {"/w": error}
+        decision = situation.renew()
+        assert (decision.refusal is error) is not renewed
+        situation.unread_folders = {"/v": error}
+        assert situation.renew().answer.fence == FENCE
 
 
 def test_an_entry_without_a_claim_has_its_heartbeat_noted():

@@ -18,7 +18,7 @@ from heddle_registry.core.transaction import (
     PutEntry,
     UnknownFacts,
 )
-from heddle_registry.errors import RecordCorrupt
+from heddle_registry.errors import RecordCorrupt, StoreUnavailable
 from tests.core.exploration_records import BRANCH, FACTS, FENCE, NOW, make_entry, owner_of
 from tests.core.exploration_shapes import DEAD, NOBODY, Branch, ClaimShape
 from tests.core.situations import (
@@ -185,6 +185,21 @@ def test_a_folder_that_is_valid_under_another_branch_is_refused_even_to_force(fo
     assert "/w" in decision.answer.why
     assert decision.effects == ()
     assert isinstance(situation.reserve(path="/w2").answer, Reserved)
+
+
+@pytest.mark.parametrize("force", [None, "now"])
+def test_a_folder_that_may_be_anothers_is_refused_by_what_hides_it_even_to_force(force):
+    situation = Situation()
+    error = StoreUnavailable("claims/x.toml", "input/output error")
+    situation.unread_folders = {"/w": error}
+    assert situation.reserve(path="/w", force_reason=force).refusal is error
+    assert isinstance(situation.reserve(keep=False, path="/v").answer, Reserved)
+    assert isinstance(situation.reserve(keep=False).answer, Reserved)
+    # Whoever would be refused anyway is told by whom, and whoever holds it already has it.
+    situation.reserve(ALICE, session_id="a")
+    assert situation.reserve(path="/w").answer.entry.session_id == "a"
+    again = situation.reserve(ALICE, path="/w", bearer="token of a")
+    assert (again.answer.is_new, again.answer.entry.session_id) == (False, "a")
 
 
 def test_waiters_are_not_overtaken_but_by_force_and_by_the_first_of_them():

@@ -11,7 +11,7 @@ from heddle_registry.core.limits import MAX_SWEEP
 from heddle_registry.core.selection import select
 from heddle_registry.core.selection_maps import RecordMaps
 from heddle_registry.core.transaction import Damage, Keys
-from heddle_registry.errors import RecordCorrupt
+from heddle_registry.errors import RecordCorrupt, StoreUnavailable
 from tests.core.exploration_records import BRANCH, FENCE, NOW, make_entry
 from tests.core.exploration_shapes import DEAD, Branch
 from tests.core.situations import (
@@ -108,6 +108,37 @@ def test_a_claim_that_cannot_be_read_is_damage_of_its_branch_only():
     loaded = select(Keys(threads=("bad", BRANCH)), records, NOW)
     assert loaded.damaged_claims == {"bad": error}
     assert set(loaded.claims) == {BRANCH}
+
+
+def test_a_claim_alone_comes_with_its_holder_and_with_nothing_else_of_the_branch():
+    situation = held()
+    situation.add(present("p", BOB))
+    loaded = situation.load(claims=(BRANCH, "none"))
+    assert set(loaded.claims) == {BRANCH}
+    assert set(loaded.entries) == {HOLDER}
+    assert (dict(loaded.fences), loaded.damage) == ({}, ())
+
+
+def test_a_folder_whose_claims_cannot_all_be_read_is_told_and_hides_no_other():
+    error = StoreUnavailable("claims/x.toml", "input/output error")
+
+    class Records(RecordMaps):
+        def claims_naming(self, path):
+            if path == "/w":
+                raise error
+            return super().claims_naming(path)
+
+    situation = Situation()
+    situation.reserve(ALICE, session_id="a", thread="one", path="/w")
+    situation.reserve(BOB, session_id="b", thread="two", path="/v")
+    records = Records(entries=situation.entries, claims=situation.claims)
+    for keys in (Keys(path="/w"), Keys(sessions=("a",)), Keys(sessions=("a",), path="/v")):
+        loaded = select(keys, records, NOW)
+        assert loaded.unread_folders == {"/w": error}
+        assert loaded.folder_error("/w") is error
+        assert loaded.folder_error("/v") is loaded.folder_error(None) is None
+        assert ("two" in loaded.claims) is (keys.path == "/v")
+    assert select(Keys(path="/v"), records, NOW).unread_folders == {}
 
 
 def test_copies_of_a_missing_claim_come_with_any_session_on_the_branch():
