@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from heddle_registry.adapters.layout import thread_hash
@@ -12,6 +13,8 @@ from heddle_registry.core.transaction import Damage
 from heddle_registry.errors import RecordCorrupt, RegistryError, StoreUnavailable
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from heddle_registry.adapters.layout import Layout
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
@@ -34,17 +37,22 @@ class Folders:
         self.claims.forget_all()
 
 
-# The codec is a fiftieth of a short command, and most find all that they ask for in the index.
-def _entry_in(data: bytes, path: str) -> AgentEntry:
-    from heddle_registry.codec import entry_from_toml
+@cache
+def _codec() -> ModuleType:
+    # A fiftieth of a short command, and most find all that they ask for in the index.
+    from heddle_registry import codec
 
-    return entry_from_toml(data, path)
+    return codec
+
+
+def _entry_in(data: bytes, path: str) -> AgentEntry:
+    entry: AgentEntry = _codec().entry_from_toml(data, path)
+    return entry
 
 
 def _claim_in(data: bytes, path: str) -> Claim:
-    from heddle_registry.codec import claim_from_toml
-
-    return claim_from_toml(data, path)
+    claim: Claim = _codec().claim_from_toml(data, path)
+    return claim
 
 
 def problem_of(
@@ -82,11 +90,9 @@ def claim_file_error(file: RecordFile[Claim]) -> RegistryError | None:
     claim = file.record
     if claim is None:
         return None
-    from heddle_registry.codec import is_claim_from_newer_schema
-
     if thread_hash(claim.thread) != file.stem:
         return RecordCorrupt(file.path, [f"thread {claim.thread!r} does not belong in this file"])
-    if is_claim_from_newer_schema(claim):
+    if _codec().is_claim_from_newer_schema(claim):
         return StoreUnavailable(
             file.path,
             f"its schema {claim.schema} is newer than this program",

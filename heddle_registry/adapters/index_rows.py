@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from functools import cache, partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -93,7 +92,8 @@ def entry_row(entry: AgentEntry) -> tuple[Any, ...]:
     usage = _usage_of(entry.usage_summary)
     own = _own_of(extension) if extension is not None else _NO_OWN
     of_owner = _owner_of(owner) if owner is not None else _NO_OWNER
-    for value in (entry.pid, *usage, *own, *of_owner):
+    numbers = (entry.pid, *usage)
+    for value in numbers if extension is None else (*numbers, *own, *of_owner):
         if type(value) is int and value > _I64_MAX:
             raise NotPlain
     return (
@@ -304,8 +304,10 @@ def key_row(entry: AgentEntry, real: RealPaths | None = None) -> tuple[Any, ...]
         ended_ns = max(-_I64_MAX, min(_I64_MAX, ended_at.unix_ns))
     path = None
     if entry.path is not None:
-        with suppress(ValueError):  # a NUL in it: no folder that anybody looks for
+        try:
             path = (real or os.path.realpath)(entry.path)
+        except ValueError:
+            path = None  # a NUL in it: no folder that anybody looks for
     return (
         *entry.started_at.sort_key,
         ended_ns,

@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from heddle_registry.adapters.atomic_file import PRIVATE_MODE
+from heddle_registry.adapters.folders import claim_file_error, entry_file_error
 from heddle_registry.adapters.index_rows import (
     FIELD_COLUMNS,
     KEY_COLUMNS,
@@ -194,8 +195,6 @@ _LOOKED_UP: Final = frozenset({
 
 def file_values(file: RecordFile[AgentEntry], real: RealPaths | None = None) -> tuple[Any, ...]:
     """Return the row of a file in ``agents``, which may be no entry."""
-    from heddle_registry.adapters.folders import entry_file_error
-
     stamp = file.stamp or _NO_STAMP
     if file.record is None or entry_file_error(file) is not None:
         return (storable_name(file.name), *stamp, None, False, None, *_NO_FIELDS)
@@ -211,8 +210,6 @@ def forget_claim(connection: sqlite3.Connection, file_name: str) -> None:
 
 def put_claim_file(connection: sqlite3.Connection, file: RecordFile[Claim]) -> None:
     """Put a file in ``claims``, which may be no claim, in place of what is said of it."""
-    from heddle_registry.adapters.folders import claim_file_error
-
     stamp = file.stamp or _NO_STAMP
     if file.record is None or claim_file_error(file) is not None:
         name = storable_name(file.name)
