@@ -93,7 +93,7 @@ def measure(base: Path, count: int, samples: int) -> dict[str, float]:
     out["rebuild"] = median(_in_new_process(REBUILD, heddle, 1) for _ in range(tries))
     with changer(heddle, count) as beside:
         out |= _claims(registry, beside, samples, floor_in(base / "floor"))
-        out |= _look_ups(registry, beside, samples)
+        looks = _look_ups(registry, beside, samples)
         out["load"] = median(_loads(heddle, beside, samples))
     if count <= 10_000:
         out["look-up, nobody writes"] = median(_quiet_look_ups(registry, count))
@@ -108,6 +108,10 @@ def measure(base: Path, count: int, samples: int) -> dict[str, float]:
         with changer(heddle, count) as beside:
             among = _claims(registry, beside, samples, floor_in(base / "floor"))
         out["reserve, as many claims"] = among["reserve"]
+    # Again, some seconds later: what else the machine does comes and goes.
+    with changer(heddle, count) as beside:
+        for name, times in _look_ups(registry, beside, samples).items():
+            out[name] = median([*looks[name], *times])
     return out
 
 
@@ -144,7 +148,7 @@ def _claims(registry, beside, samples, least) -> dict[str, float]:
     return {name: median(samples) for name, samples in times.items()}
 
 
-def _look_ups(registry, beside, samples) -> dict[str, float]:
+def _look_ups(registry, beside, samples) -> dict[str, list[float]]:
     questions = {
         "by native actor": lambda n: registry.find_active_by_native_actor_key(f"codex:thread:{n}"),
         "by client instance": lambda n: registry.find_active_by_client_instance_id(f"client-{n}"),
@@ -167,7 +171,7 @@ def _look_ups(registry, beside, samples) -> dict[str, float]:
                 times.append(seconds(ask))
                 assert answer.session_id == session_id(number)
                 assert answer.model == model
-            out[f"{name}, {who}"] = median(times)
+            out[f"{name}, {who}"] = times
     return out
 
 
