@@ -66,7 +66,8 @@ class LockFile:
 
     ``make_dir``, where given, is called when the folder is missing, then the open is tried again.
     A forked child closes its copy, unless ``survives_fork``. Whatever interrupts `take`
-    (``KeyboardInterrupt`` included), `drop` afterwards leaves nothing held and nothing open.
+    (``KeyboardInterrupt`` included), `drop` afterwards leaves nothing held. An interrupt that falls
+    between two steps of opening or of giving up may leave one descriptor open, unlocked.
     """
 
     __slots__ = ("_create", "_make_dir", "_sleeper", "_survives_fork", "fd", "path")
