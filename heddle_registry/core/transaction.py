@@ -122,7 +122,7 @@ class Loaded(Record):
 
     def folder_error(self, path: str | None) -> RegistryError | None:
         """Return why nobody can say whose folder ``path`` is; None where that can be said."""
-        return self.unread_folders.get(path) if path is not None else None
+        return self.unread_folders.get(path or "")
 
     def damage_of_holder(self, claim: Claim) -> RegistryError | None:
         """Return why the entry of the claim's holder cannot be read; None where it can.
