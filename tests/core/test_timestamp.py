@@ -34,6 +34,8 @@ UTC_TIMES = st.datetimes(timezones=st.just(UTC))
 )
 def test_whatever_the_original_writes_or_reads_keeps_its_digits(text: str) -> None:
     assert str(Timestamp(text)) == text
+    quickly = Timestamp.read(text)
+    assert (quickly.text, quickly.sort_key) == (text, Timestamp(text).sort_key)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,9 @@ def test_whatever_the_original_writes_or_reads_keeps_its_digits(text: str) -> No
 def test_what_is_no_timestamp_is_refused_with_a_value_error(text: object) -> None:
     with pytest.raises(ValueError, match="no"):
         Timestamp(text)  # type: ignore[arg-type]
+    if isinstance(text, str):
+        with pytest.raises(ValueError, match="no"):
+            Timestamp.read(text)
 
 
 def test_timestamps_sort_by_instant_whatever_their_digits_year_or_offset() -> None:
