@@ -107,16 +107,15 @@ class Asker(Transactions):
                 fresh_ids=(entry.session_id,),
                 line_of=thread,
             )
+            # Most refusals are clear without the lock, and then nothing at all is written.
             facts: Facts = {}
-            if asked.hold_liveness or not self._names_nobody(thread):
-                # Most refusals are clear without the lock, and then nothing at all is written.
-                early = self._peek(keys, partial(foresee_reserve, request), facts)
-                if early.refusal is not None:
-                    raise early.refusal
-                if isinstance(early.answer, LiveOwner):
-                    return early.answer, None
-                if isinstance(early.answer, IdTaken):
-                    continue  # before its liveness lock, which is another's, is touched
+            early = self._peek(keys, partial(foresee_reserve, request), facts)
+            if early.refusal is not None:
+                raise early.refusal
+            if isinstance(early.answer, LiveOwner):
+                return early.answer, None
+            if isinstance(early.answer, IdTaken):
+                continue  # before its liveness lock, which is another's, is touched
             liveness = None
             if asked.hold_liveness:
                 liveness = self.store.hold_liveness(entry.session_id, inheritable=asked.inheritable)
@@ -153,13 +152,6 @@ class Asker(Transactions):
             if isinstance(answer, LiveOwner):
                 return answer, None
         raise no_free_id()
-
-    def _names_nobody(self, thread: str) -> bool:
-        # Of a branch whose claim names no holder most are granted: a look ahead would only be done
-        # again under the lock.
-        loaded, _ = self.store.peek(Keys(claims=(thread,)))
-        claim = loaded.claims.get(thread)
-        return thread not in loaded.damaged_claims and (claim is None or claim.holder is None)
 
     def _give_back(self, session_id: str, token: str) -> None:
         # The claim may stand, and its token was shown to nobody: as long as this process lives,
