@@ -163,8 +163,6 @@ def select(keys: Keys, records: Records, now: Instant, line: tuple[str, ...] = (
         selection.stand_in_for(thread)
         for entry in records.active_on(thread):
             selection.add_entry(entry)
-    for thread in keys.claims:
-        selection.add_claim_on(thread)
     unread_folders: dict[str, RegistryError] = {}
     paths = {keys.path}
     if keys.sessions:

@@ -59,8 +59,6 @@ class Keys(Record):
     """A session whose entry cannot be read is named in `Loaded.unreadable`, not refused."""
     threads: tuple[str, ...] = ()
     """Each with its claim and every Active entry on it."""
-    claims: tuple[str, ...] = ()
-    """Threads of which the claim alone is asked for."""
     path: str | None = None
     """Claims that name this canonical folder."""
     actors: tuple[str, ...] = ()

@@ -110,15 +110,6 @@ def test_a_claim_that_cannot_be_read_is_damage_of_its_branch_only():
     assert set(loaded.claims) == {BRANCH}
 
 
-def test_a_claim_alone_comes_with_its_holder_and_with_nothing_else_of_the_branch():
-    situation = held()
-    situation.add(present("p", BOB))
-    loaded = situation.load(claims=(BRANCH, "none"))
-    assert set(loaded.claims) == {BRANCH}
-    assert set(loaded.entries) == {HOLDER}
-    assert (dict(loaded.fences), loaded.damage) == ({}, ())
-
-
 def test_a_folder_whose_claims_cannot_all_be_read_is_told_and_hides_no_other():
     error = StoreUnavailable("claims/x.toml", "input/output error")
 
