@@ -38,6 +38,8 @@ HALFWAY = """if True:
             started_at=registry.host.now().at, pid=os.getpid()))
         registry.heartbeat(held.entry.session_id, held.token)
         registry.release(held.entry.session_id, token=held.token)
+        with registry.reserve(branch):
+            pass
 
     sys.meta_path.insert(0, Slow())
     other = threading.Thread(target=reserve, args=("one",))
@@ -54,7 +56,7 @@ HALFWAY = """if True:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-@pytest.mark.parametrize("module", ["core.renew", "core.release", "codec"])
+@pytest.mark.parametrize("module", ["core.renew", "core.release", "codec", "registry.scripting"])
 def test_a_child_forked_in_the_middle_of_an_import_can_use_the_registry(
     tmp_path: Path, module: str
 ) -> None:
@@ -66,15 +68,10 @@ def test_a_child_forked_in_the_middle_of_an_import_can_use_the_registry(
     assert (done.returncode, done.stderr) == (0, "")
 
 
-NEVER_IN_A_CALL = {
-    # By the line of commands, transcripts and other systems.
+NEVER_IN_A_CALL = {  # what other systems need, and reading what was used
     "heddle_registry.adapters.fasteners_lock", "heddle_registry.adapters.json_stream",
     "heddle_registry.adapters.procfs", "heddle_registry.adapters.psutil_host",
     "heddle_registry.adapters.usage_state",
-    # By attaching and probing, which ask plugins: those import what they like.
-    "heddle_registry.adapters.location", "heddle_registry.codec.config",
-    "heddle_registry.core.attach_order", "heddle_registry.core.attach_rules",
-    "heddle_registry.registry.attaching", "heddle_registry.registry.scripting",
 }  # fmt: skip
 
 
@@ -106,3 +103,28 @@ def test_everything_that_a_call_imports_is_imported_before_a_fork() -> None:
     )
     assert modules - set(done.stdout.split()) - NEVER_IN_A_CALL == set()
     assert set(LATE) <= set(done.stdout.split())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_process_of_one_os_thread_pays_nothing_for_a_fork(tmp_path: Path) -> None:
+    code = """if True:
+        import os, sys, threading
+        from heddle_registry import AgentRegistry
+        AgentRegistry(sys.argv[1])
+        def fork():
+            child = os.fork()
+            if child == 0:
+                os._exit("heddle_registry.core.sweep" in sys.modules)
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        alone = fork()
+        done = threading.Event()
+        other = threading.Thread(target=done.wait)
+        other.start()
+        print(alone, fork())
+        done.set()
+        """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / ".heddle")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("0 1\n", "")

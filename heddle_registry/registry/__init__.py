@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import attrs
 
@@ -15,6 +15,7 @@ from heddle_registry.core.session_id import RANDOM_BYTES, encode_session_id
 from heddle_registry.core.token import SALT_BYTES, hash_token, token_matches
 from heddle_registry.core.transaction import Decision, Facts, Keys, Loaded, NeedFacts
 from heddle_registry.errors import UsageError
+from heddle_registry.forking import prepare_forks
 from heddle_registry.registry.entries import no_free_id, status_named
 from heddle_registry.registry.looking import canonical_folder
 from heddle_registry.registry.reserving import ReserveDoors
@@ -34,15 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AgentRegistry", "generate_agent_id"]
 
-
-def _prepare_fork() -> None:
-    from heddle_registry.forking import import_what_is_late
-
-    import_what_is_late()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_prepare_fork)
+_MOST_SUBJECTS: Final = 16
+"""Of one heartbeat: the holder, and those of other claims on its folder."""
 
 
 def generate_agent_id() -> str:
@@ -81,6 +75,7 @@ class AgentRegistry(ReserveDoors, SweepDoors):
             store = opening.directory_store(heddle_dir, self.host, lock_timeout_s)
         self.store = store
         self._watched = {}
+        prepare_forks()
 
     @classmethod
     def open(
@@ -171,15 +166,18 @@ class AgentRegistry(ReserveDoors, SweepDoors):
         check_session_id(session_id)
         keys = Keys(sessions=(session_id,))
 
+        watched = self._watched.get(session_id)
+
         def decide(loaded: Loaded, now: Instant, facts: Facts) -> Decision[Renewed] | NeedFacts:
             decision = decide_renew(session_id, token, loaded, now, facts)
             if isinstance(decision, NeedFacts) and token is not None:
                 shown = hash_token(token, self.host.random_bytes(SALT_BYTES))
-                self._watch(Watched(session_id, shown, decision.subjects))
+                # What is missing now comes to what was known to be asked for.
+                known = (*watched.subjects, *decision.subjects) if watched else decision.subjects
+                self._watch(Watched(session_id, shown, known[-_MOST_SUBJECTS:]))
             return decision
 
         facts: Facts = {}
-        watched = self._watched.get(session_id)
         if watched is not None and token_matches(token, watched.token):
             self._gather(watched.subjects, facts)
         else:

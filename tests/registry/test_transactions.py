@@ -11,9 +11,10 @@ from heddle_registry import LiveOwner, Reserved
 from heddle_registry.core.evidence import Observation, ProcessState, Subject
 from heddle_registry.core.transaction import Decision, Keys, PutClaim, PutEntry
 from heddle_registry.registry import AgentRegistry
+from tests.registry.world import World
 
 if TYPE_CHECKING:
-    from tests.registry.world import World
+    from pathlib import Path
 
 
 class Shifting:
@@ -126,7 +127,22 @@ def test_what_a_heartbeat_was_to_look_at_is_a_hint_and_proves_nothing_of_another
     hint[session_id] = hint[session_id]._replace(subjects=whom)
     order = Ordered(world, monkeypatch)
     assert order.of(world, held) == ["observe", "transact", "observe", "transact"]
-    assert order.of(world, held) == ["observe", "transact"], "it knows better now"
+    assert order.of(world, held) == ["observe", "observe", "transact"], "it knows better now"
+
+
+def test_a_heartbeat_looks_at_all_whom_it_needs_before_it_takes_the_lock_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World("directory", tmp_path)
+    folder = str(tmp_path / "tree")
+    ended = world.host.spawn(["another"])
+    world.reserve("two", path=folder, pid=ended)
+    world.host.kill(ended)
+    held = world.reserve(path=folder, pid=world.host.spawn(["agent"]))
+    order = Ordered(world, monkeypatch)
+    order.of(world, held)
+    for _ in range(3):
+        assert order.of(world, held).count("transact") == 1
 
 
 def test_a_registry_remembers_whom_to_look_at_for_a_bounded_number_of_holders(
