@@ -82,7 +82,7 @@ class KeptCode:
         return eval(self._kept(source, "<string>", "eval"), names)  # noqa: S307
 
     def _kept(self, source: str, filename: str, mode: str) -> CodeType:
-        key = filename, _without_salt(source)
+        key = filename, _without_salt(filename, source)
         code = self._known.get(key)
         if code is None:
             code = self._known[key] = self._new[key] = _compile(source, filename, mode)
@@ -121,11 +121,14 @@ def _is_kept(filename: Any, mode: str, caller: str | None) -> bool:
     return str(filename).startswith(_GENERATED)
 
 
-def _without_salt(source: str) -> str:
+def _without_salt(filename: str, source: str) -> str:
     # A generated hash begins with a number that tells its class from others. It is another one in
     # each process; an earlier one's tells them apart as well.
-    number = source.partition("hash((")[2].partition(",")[0].strip()
-    return source.replace(number, "") if number.lstrip("-").isdigit() else source
+    before, begin, rest = source.partition("hash((")
+    number, comma, after = rest.partition(",")
+    if not (filename.startswith(_GENERATED) and number.strip().lstrip("-").isdigit()):
+        return source
+    return f"{before}{begin}{comma}{after}"
 
 
 def _read(folder: str) -> Known:

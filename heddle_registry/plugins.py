@@ -264,7 +264,7 @@ def _kept_in(cache_file: str) -> list[tuple[list[Any], list[tuple[str, str, str,
                 for key, plugins in json.load(kept)
                 if _environment_of(key)
             ]
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         return []
 
 

@@ -144,7 +144,9 @@ def test_environments_that_take_turns_do_not_look_again(
     assert len(json.loads((tmp_path / "plugins.json").read_text())) == 8
 
 
-@pytest.mark.parametrize("damage", ["", "[]", "{", "[[1, []]]", '[[[2, "3", [[]]], []]]', "[1]"])
+@pytest.mark.parametrize(
+    "damage", ["", "[]", "{", "[[1, []]]", '[[[2, "3", [[]]], []]]', "[1]", "[" * 200_000]
+)
 def test_a_damaged_or_unwritable_cache_is_no_cache(site: Path, tmp_path: Path, damage: str) -> None:
     install(site, "one")
     cache = tmp_path / "plugins.json"

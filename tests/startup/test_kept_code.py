@@ -269,6 +269,17 @@ def test_a_hash_is_found_again_though_each_process_writes_another_number_into_it
     assert later.compile(text.format(-1234, "b"), "<attrs generated y>", "exec") != kept
 
 
+def test_only_a_generated_hash_is_found_by_a_text_with_another_number(tmp_path):
+    code = KeptCode(str(tmp_path))
+    first, other = ("Literal[hash((1, 0))]", "Literal[hash((2, 0))]")
+    assert code._kept(first, "<string>", "eval") != code._kept(other, "<string>", "eval")
+    text = "return_ = hash((\n {},\n self.a)) == hash((\n {},\n 0))"
+    name = "<attrs generated hash z>"
+    kept = code._kept(text.format(1, 2), name, "exec")
+    assert code._kept(text.format(3, 2), name, "exec") is kept
+    assert code._kept(text.format(1, 3), name, "exec") != kept
+
+
 NAMED = """
 from collections import namedtuple
 from typing import NamedTuple
