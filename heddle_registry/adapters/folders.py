@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _HINTS = ("thread", "pid", "boot_id", "status")
 _MOST_HINT_LINES = 100
+_HASH_DIGITS = len(thread_hash(""))
+_HEX = frozenset("0123456789abcdef")
 
 
 class Folders:
@@ -99,6 +101,25 @@ def claim_file_error(file: RecordFile[Claim]) -> RegistryError | None:
             "Upgrade heddle-registry",
         )
     return None
+
+
+def claim_in(file: RecordFile[Claim]) -> Claim | None:
+    """Return the claim that a file in ``claims`` holds, be it a newer program's.
+
+    None for damage, and for a file under another branch's name: it says nothing of the branch that
+    it names, which has its own file.
+    """
+    claim = file.record
+    return claim if claim is not None and thread_hash(claim.thread) == file.stem else None
+
+
+def hides_a_claim(file: RecordFile[Claim]) -> bool:
+    """Return whether a claim may be in this file that cannot be read here, now or at all.
+
+    Not so of damage. What has another name than claims have is nobody's claim.
+    """
+    is_named_so = len(file.stem) == _HASH_DIGITS and _HEX.issuperset(file.stem)
+    return is_named_so and file.record is None and isinstance(file.error, StoreUnavailable)
 
 
 def damage_of(file: RecordFile[AgentEntry], error: RegistryError) -> Damage:

@@ -10,8 +10,10 @@ import attrs
 from heddle_registry.adapters.folders import (
     Folders,
     claim_file_error,
+    claim_in,
     damage_of,
     entry_file_error,
+    hides_a_claim,
     problem_of,
 )
 from heddle_registry.core.lifecycle import STALE_AFTER, is_stale
@@ -205,8 +207,13 @@ class FoundRecords:
         """See `Records`."""
         if self._stamps is None:
             return self.snapshot().records.claims_naming(path)
-        names = self._index.names(self._stamps, "claims", "path = ?", (path,))
-        return [claim for claim in self._claims_in(names, are_needed=True) if claim.path == path]
+        naming = self._index.names(self._stamps, "claims", "path = ?", (path,))
+        others = self._index.names_of_no_records(self._stamps, "claims")
+        for name in {*_of_that_moment(naming), *_of_that_moment(others)}:
+            file = self._claim_file(name)
+            if file is not None and file.error is not None and hides_a_claim(file):
+                raise file.error
+        return [claim for claim in self._claims_in(naming) if claim.path == path]
 
     def claims_with_holder(self, session_id: str) -> Iterable[Claim]:
         """See `Records`."""
@@ -326,16 +333,9 @@ class FoundRecords:
     def _claims(self, stamps: Stamps, where: str, arguments: Sequence[Any] = ()) -> list[Claim]:
         return self._claims_in(self._index.names(stamps, "claims", where, arguments))
 
-    def _claims_in(self, names: list[str] | None, *, are_needed: bool = False) -> list[Claim]:
-        found = []
-        for name in _of_that_moment(names):
-            file = self._claim_file(name)
-            error = claim_file_error(file) if file is not None else None
-            if error is not None and are_needed:
-                raise error
-            if file is not None and file.record is not None and error is None:
-                found.append(file.record)
-        return found
+    def _claims_in(self, names: list[str] | None) -> list[Claim]:
+        files = filter(None, map(self._claim_file, _of_that_moment(names)))
+        return [claim for claim in map(claim_in, files) if claim is not None]
 
 
 def _of_that_moment(answer: T | None) -> T:

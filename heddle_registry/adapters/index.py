@@ -44,7 +44,7 @@ from heddle_registry.adapters.index_tables import (
     storable_name,
     unlink_quietly,
 )
-from heddle_registry.adapters.record_files import CLOCK_TICK_NS
+from heddle_registry.adapters.record_files import CLOCK_TICK_NS, is_closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -294,7 +294,7 @@ class Index:
         ).fetchall()
         for (name,) in rows:
             file = read(name)
-            if file is not None:
+            if file is not None and not is_closed(file):
                 connection.execute(PUT_ENTRY, file_values(file))
 
     def _put_claims(self, connection: sqlite3.Connection, claims: dict[str, Claim | None]) -> None:

@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from heddle_registry.adapters.atomic_file import PRIVATE_MODE
-from heddle_registry.adapters.folders import claim_file_error, entry_file_error
+from heddle_registry.adapters.folders import claim_file_error, claim_in, entry_file_error
 from heddle_registry.adapters.index_rows import (
     FIELD_COLUMNS,
     KEY_COLUMNS,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from heddle_registry.core.claim import Claim
     from heddle_registry.core.entry import AgentEntry
 
-VERSION: Final = 8
+VERSION: Final = 9
 _BUSY_S: Final = 0.05
 _FILE_COLUMNS: Final = (
     "name",
@@ -210,23 +210,30 @@ def forget_claim(connection: sqlite3.Connection, file_name: str) -> None:
 
 def put_claim_file(connection: sqlite3.Connection, file: RecordFile[Claim]) -> None:
     """Put a file in ``claims``, which may be no claim, in place of what is said of it."""
-    stamp = file.stamp or _NO_STAMP
-    if file.record is None or claim_file_error(file) is not None:
-        name = storable_name(file.name)
-        _name_sessions(connection, name, ())
-        connection.execute(PUT_CLAIM, (name, *stamp, False, None, None, None, ""))
+    stamp, claim = file.stamp or _NO_STAMP, claim_in(file)
+    if claim is not None:
+        # That of a newer program stands, and is a problem too.
+        is_record = claim_file_error(file) is None
+        put_claim(connection, file.name, stamp, claim, is_record=is_record)
         return
-    put_claim(connection, file.name, stamp, file.record)
+    name = storable_name(file.name)
+    _name_sessions(connection, name, ())
+    connection.execute(PUT_CLAIM, (name, *stamp, False, None, None, None, ""))
 
 
 def put_claim(
-    connection: sqlite3.Connection, name: str, stamp: Stamp | tuple[None, ...], claim: Claim
+    connection: sqlite3.Connection,
+    name: str,
+    stamp: Stamp | tuple[None, ...],
+    claim: Claim,
+    *,
+    is_record: bool = True,
 ) -> None:
     """Put a claim and the sessions that it names, in place of what is said of its file."""
     sessions = claim_sessions(claim)
     _name_sessions(connection, name, sessions)
-    row = (name, *stamp, True, claim.thread, claim.path, claim.holder_id, " ".join(sessions))
-    connection.execute(PUT_CLAIM, row)
+    held = (claim.thread, claim.path, claim.holder_id, " ".join(sessions))
+    connection.execute(PUT_CLAIM, (name, *stamp, is_record, *held))
 
 
 def _name_sessions(

@@ -8,16 +8,17 @@ import attrs
 
 from heddle_registry.adapters.folders import (
     claim_file_error,
+    claim_in,
     damage_of,
     entry_file_error,
+    hides_a_claim,
     problem_of,
 )
 from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.core.selection_maps import RecordMaps
-from heddle_registry.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from heddle_registry.adapters.folders import Folders
     from heddle_registry.adapters.record_files import RecordFile
@@ -36,6 +37,8 @@ class DirectoryRecords(RecordMaps):
 
     unread_claims: Mapping[str, RegistryError] = attrs.field(factory=dict)
     """By the hash of the thread, which is the file's name."""
+    hidden_claims: Sequence[RegistryError] = ()
+    """Of those, why what may be anybody's claim cannot be read."""
 
     def claim(self, thread: str) -> Claim | None:
         """See `Records`."""
@@ -46,9 +49,8 @@ class DirectoryRecords(RecordMaps):
 
     def claims_naming(self, path: str) -> Iterable[Claim]:
         """See `Records`."""
-        for error in self.unread_claims.values():
-            if isinstance(error, StoreUnavailable) and error.errno:
-                raise error  # no damage: it may well be the claim of somebody in that folder
+        for error in self.hidden_claims:
+            raise error
         return super().claims_naming(path)
 
 
@@ -74,6 +76,7 @@ def take_snapshot(folders: Folders) -> Snapshot:
             break
     entries, damage, problems = _sort_entries(agent_files)
     claims, damaged_claims, unread, claim_problems = _sort_claims(claim_files)
+    hidden = tuple(file.error for file in claim_files if file.error and hides_a_claim(file))
     return Snapshot(
         records=DirectoryRecords(
             entries=entries,
@@ -82,6 +85,7 @@ def take_snapshot(folders: Folders) -> Snapshot:
             damaged=tuple(damage),
             damaged_entries={d.session_id: d.error for d in damage if d.session_id is not None},
             unread_claims=unread,
+            hidden_claims=hidden,
         ),
         problems=(*problems, *claim_problems),
     )
@@ -114,11 +118,8 @@ def _sort_claims(
     problems: list[Problem] = []
     for file in sorted(files, key=lambda file: file.name):
         error = claim_file_error(file)
-        claim = file.record
-        # A file under another thread's name says nothing of the thread that it names (which has
-        # its own file), and hides what its own thread's claim was.
-        if claim is not None and thread_hash(claim.thread) != file.stem:
-            claim = None
+        # A file under another thread's name hides what its own thread's claim was.
+        claim = claim_in(file)
         if claim is not None:
             claims[claim.thread] = claim
         if error is None:

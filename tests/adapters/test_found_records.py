@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -25,13 +26,12 @@ from heddle_registry.core.evidence import Owner
 from heddle_registry.core.lifecycle import AgentStatus
 from heddle_registry.core.timestamp import Instant, Timestamp
 from heddle_registry.core.transaction import LOOKUP_FIELDS, Decision, Keys, PutClaim, PutEntry
-from heddle_registry.errors import RecordCorrupt
+from heddle_registry.errors import RecordCorrupt, StoreUnavailable
 from heddle_registry.ports.query import Query, matcher
 from heddle_registry.testing.fake_host import FakeHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from heddle_registry.adapters.record_files import RecordFile
 
@@ -110,6 +110,14 @@ class Both:
     def scanned(self) -> FoundRecords:
         return FoundRecords(self.layout, self.store._folders, self.index, lambda: None)
 
+    def make_newer(self, thread: str) -> None:
+        """Let a newer program rewrite a claim."""
+        path = Path(self.layout.claims, self.layout.claim_name(thread))
+        newer = path.with_name("newer")
+        newer.write_text(path.read_text().replace("schema = 1", "schema = 99", 1))
+        newer.rename(path)
+        self.store.look(Query())
+
 
 @pytest.fixture
 def both(tmp_path: Path) -> Both:
@@ -122,6 +130,23 @@ def ids(entries: Any) -> list[str]:
 
 def threads(claims: Any) -> list[str]:
     return sorted(claim.thread for claim in claims)
+
+
+@pytest.mark.parametrize("way", ["indexed", "scanned"])
+def test_a_newer_programs_claim_is_found_and_is_a_problem_by_either_way(
+    both: Both, way: str
+) -> None:
+    for thread in ("held", "kept", "free"):
+        both.make_newer(thread)
+    records = getattr(both, way)()
+    assert threads(records.held_claims()) == ["held", "kept"]
+    assert threads(records.claims_naming(str(both.path / "tree"))) == ["held"]
+    assert threads(records.claims_with_holder("agent-gone")) == ["free"]
+    assert ids(records.ended_before(both.now, None)) == ["agent-stale"], "one is a holder"
+    newer = [problem for problem in records.problems() if "schema 99" in problem.message]
+    assert len(newer) == 3
+    with pytest.raises(StoreUnavailable, match="schema 99"):
+        records.claim("held")
 
 
 @pytest.mark.parametrize("way", ["indexed", "scanned"])

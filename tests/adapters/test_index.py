@@ -18,7 +18,7 @@ import pytest
 from heddle_registry.adapters import index_building, record_files, writing
 from heddle_registry.adapters.directory import DirectoryStore
 from heddle_registry.adapters.index import Index
-from heddle_registry.adapters.record_files import RecordFiles
+from heddle_registry.adapters.record_files import RecordFile, RecordFiles
 from heddle_registry.codec import claim_to_toml, entry_to_toml
 from heddle_registry.core.claim import Claim, ClaimHolder
 from heddle_registry.core.entry import AgentEntry
@@ -661,6 +661,16 @@ def test_only_what_is_no_record_is_looked_at_as_a_problem(store: DirectoryStore)
     stamps = store.index.folder_stamps()
     assert store.index.names(stamps, "entries", "is_record = 0") == []
     assert store.index.names(stamps, "claims", "is_record = 0") == []
+
+
+def test_a_young_row_whose_file_cannot_be_read_is_left_as_it_is(coarse: Coarse) -> None:
+    coarse.ahead_ns = 1_000 * TICK_NS
+    index = coarse.store.index
+    closed: RecordFile[AgentEntry] = RecordFile("agent-m00.toml", "agents/agent-m00.toml", 0)
+    closed.error = StoreUnavailable(closed.path, "no permission", errno=13)
+    index.record(index.folder_stamps(), {}, {}, lambda _: closed)
+    assert len(coarse.unsettled()) == 10
+    assert index.names_of_no_records(index.folder_stamps(), "entries") == []
 
 
 def test_a_young_row_whose_file_is_gone_is_left_to_whoever_finds_it_gone(coarse: Coarse) -> None:

@@ -285,6 +285,49 @@ def test_a_folder_whose_holder_may_be_in_a_file_that_cannot_be_read_is_granted_t
     assert refused.entry.session_id == first.entry.session_id
 
 
+@pytest.mark.parametrize("index", ["on", "off"])
+def test_a_newer_programs_claim_keeps_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: str
+) -> None:
+    if index == "off":
+        monkeypatch.setenv("HEDDLE_REGISTRY_INDEX", "off")
+    world = World("directory", tmp_path)
+    folder = str(tmp_path / "tree")
+    first = world.reserve("one", path=folder, pid=world.host.spawn(["agent"]))
+    (claim,) = (world.folder / "claims").iterdir()
+    newer = world.folder / "newer"
+    newer.write_text(claim.read_text().replace("schema = 1", "schema = 99", 1))
+    newer.rename(claim)
+    for _ in range(2):
+        refused = world.refused("two", path=folder)
+        assert refused.entry is not None
+        assert refused.entry.session_id == first.entry.session_id
+    newer.write_text("schema = 99\nthread = [1]\n")  # nobody here can say whose it is
+    newer.rename(claim)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="schema 99"):
+            world.try_reserve("two", path=folder)
+    assert isinstance(world.try_reserve("two"), Reserved)
+
+
+def test_what_has_no_claims_name_keeps_nobodys_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World("directory", tmp_path)
+    world.reserve("one")
+    notes = world.folder / "claims" / "notes.toml"
+    notes.write_text("mine")
+    real = record_files.read_with_stat
+
+    def read(path: str, limit: int) -> object:
+        if path == str(notes):
+            raise UnreadableFile(path, "no_permission", "no permission", errno.EACCES)
+        return real(path, limit)
+
+    monkeypatch.setattr(record_files, "read_with_stat", read)
+    world.reserve("two", path=str(tmp_path / "tree"))
+
+
 def test_an_expired_claim_counts_as_lost_or_kept_only_where_its_folders_claims_can_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
