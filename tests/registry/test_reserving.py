@@ -243,6 +243,18 @@ def test_a_folder_is_granted_under_one_branch_at_a_time(world: World, tmp_path: 
     assert late.why == "its TTL has passed, and its folder belongs to the claim on 'two'"
 
 
+def nobody_can_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = record_files.read_with_stat
+
+    def read(path: str, limit: int) -> object:
+        if path == str(file):
+            raise UnreadableFile(path, "io", "input/output error", errno.EIO)
+        return real(path, limit)
+
+    monkeypatch.setattr(record_files, "read_with_stat", read)
+    os.utime(file)  # so that it is read again
+
+
 @pytest.mark.parametrize("index", ["on", "off"])
 def test_a_folder_whose_holder_may_be_in_a_file_that_cannot_be_read_is_granted_to_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: str
@@ -260,26 +272,18 @@ def test_a_folder_whose_holder_may_be_in_a_file_that_cannot_be_read_is_granted_t
         for path in (world.folder / "claims").iterdir()
         if b'thread = "one"' in path.read_bytes()
     )
-    real = record_files.read_with_stat
-
-    def read(path: str, limit: int) -> object:
-        if path == str(claim):
-            raise UnreadableFile(path, "io", "input/output error", errno.EIO)
-        return real(path, limit)
-
-    monkeypatch.setattr(record_files, "read_with_stat", read)
-    os.utime(claim)  # so that it is read again
-    for ask in (
-        lambda: world.try_reserve("three", path=str(tree)),
-        lambda: world.on_terms("three", path=str(tree.resolve()), force_reason="x", ttl_s=60),
-    ):
-        with pytest.raises(StoreUnavailable, match=claim.name):
-            ask()
-    # Whoever needs to know of no other folder goes on.
-    world.reserve("four")
-    world.registry.heartbeat(elsewhere.entry.session_id, elsewhere.token)
-    world.registry.release(elsewhere.entry.session_id, token=elsewhere.token)
-    monkeypatch.setattr(record_files, "read_with_stat", real)
+    with monkeypatch.context() as patched:
+        nobody_can_read(claim, patched)
+        for ask in (
+            lambda: world.try_reserve("three", path=str(tree)),
+            lambda: world.on_terms("three", path=str(tree.resolve()), force_reason="x", ttl_s=60),
+        ):
+            with pytest.raises(StoreUnavailable, match=claim.name):
+                ask()
+        # Whoever needs to know of no other folder goes on.
+        world.reserve("four")
+        world.registry.heartbeat(elsewhere.entry.session_id, elsewhere.token)
+        world.registry.release(elsewhere.entry.session_id, token=elsewhere.token)
     refused = world.refused("three", path=str(tree))
     assert refused.entry is not None
     assert refused.entry.session_id == first.entry.session_id
@@ -317,14 +321,7 @@ def test_what_has_no_claims_name_keeps_nobodys_folder(
     world.reserve("one")
     notes = world.folder / "claims" / "notes.toml"
     notes.write_text("mine")
-    real = record_files.read_with_stat
-
-    def read(path: str, limit: int) -> object:
-        if path == str(notes):
-            raise UnreadableFile(path, "no_permission", "no permission", errno.EACCES)
-        return real(path, limit)
-
-    monkeypatch.setattr(record_files, "read_with_stat", read)
+    nobody_can_read(notes, monkeypatch)
     world.reserve("two", path=str(tmp_path / "tree"))
 
 
