@@ -150,6 +150,33 @@ def test_a_newer_programs_claim_is_found_and_is_a_problem_by_either_way(
 
 
 @pytest.mark.parametrize("way", ["indexed", "scanned"])
+@pytest.mark.parametrize(
+    ("name", "text", "hides"),
+    [
+        ("0a" * 16, "schema = 99\nthread = [1]\n", True),
+        ("0a" * 16, "schema = 1\nthread = [1]\n", False),  # damage
+        ("0a" * 16, 'schema = 99\nthread = "one"\nfence = 1\n', False),  # another's name
+        ("0z" * 16, "schema = 99\nthread = [1]\n", False),  # no claim has such a name
+        ("0a" * 15, "schema = 99\nthread = [1]\n", False),
+    ],
+)
+def test_whose_a_folder_is_cannot_be_said_beside_a_file_that_hides_a_claim(
+    both: Both, name: str, text: str, hides: bool, way: str
+) -> None:
+    claims = Path(both.layout.claims)
+    (claims / "new").write_text(text)
+    (claims / "new").rename(claims / f"{name}.toml")
+    both.store.look(Query())
+    for path, named in ((str(both.path / "tree"), ["held"]), ("/", [])):
+        records = getattr(both, way)()
+        if hides:
+            with pytest.raises(StoreUnavailable, match="schema 99"):
+                records.claims_naming(path)
+        else:
+            assert threads(records.claims_naming(path)) == named
+
+
+@pytest.mark.parametrize("way", ["indexed", "scanned"])
 def test_every_question_has_its_answer_by_either_way(both: Both, way: str) -> None:
     def ask(question: Callable[[FoundRecords], Any]) -> Any:
         records = getattr(both, way)()
