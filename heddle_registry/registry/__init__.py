@@ -165,7 +165,6 @@ class AgentRegistry(ReserveDoors, SweepDoors):
 
         check_session_id(session_id)
         keys = Keys(sessions=(session_id,))
-
         watched = self._watched.get(session_id)
 
         def decide(loaded: Loaded, now: Instant, facts: Facts) -> Decision[Renewed] | NeedFacts:
