@@ -90,6 +90,33 @@ def test_sixteen_stale_entries_are_offered_or_all_of_them_and_none_that_was_not_
     assert situation.load(sessions=("old-03",)).stale_ids == ("old-03",)
 
 
+def test_of_many_stale_entries_those_that_ended_first_are_offered():
+    situation = Situation()
+    for days in (9, 11, 8, 10):
+        entry = make_entry(f"old-{days}", ALICE, "complete", mark=False)
+        situation.add(attrs.evolve(entry, completed_at=days_ago(days)))
+    undated = make_entry("old-12", ALICE, "complete", mark=False)  # then its start counts
+    situation.add(attrs.evolve(undated, completed_at=None, started_at=days_ago(12)))
+    records = RecordMaps(entries=situation.entries, claims={})
+
+    def offered(most: int | None) -> list[str]:
+        return [entry.session_id for entry in records.ended_before(NOW, most)]
+
+    assert offered(3) == ["old-12", "old-11", "old-10"]
+    assert sorted(offered(5)) == sorted(offered(None)) == sorted(situation.entries)
+
+
+def test_a_session_that_cannot_be_read_is_named_where_it_is_to_be_spared():
+    error = RecordCorrupt("agents/b.toml", ["not TOML"])
+    records = RecordMaps(
+        entries={"a": make_entry("a", ALICE)}, claims={}, damaged_entries={"b": error}
+    )
+    loaded = select(Keys(sessions=("b", "a"), spares_unreadable=True), records, NOW)
+    assert (loaded.unreadable, set(loaded.entries)) == ({"b"}, {"a"})
+    with pytest.raises(RecordCorrupt):
+        select(Keys(sessions=("a", "b")), records, NOW)
+
+
 def test_ids_in_use_are_told_also_those_of_unreadable_files():
     error = RecordCorrupt("agents/b.toml", ["not TOML"])
     records = RecordMaps(
