@@ -243,6 +243,14 @@ def test_a_folder_is_granted_under_one_branch_at_a_time(world: World, tmp_path: 
     assert late.why == "its TTL has passed, and its folder belongs to the claim on 'two'"
 
 
+@pytest.fixture(params=["on", "off"])
+def files(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world in files, with the index or without."""
+    if request.param == "off":
+        monkeypatch.setenv("HEDDLE_REGISTRY_INDEX", "off")
+    return World("directory", tmp_path)
+
+
 def nobody_can_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = record_files.read_with_stat
 
@@ -255,13 +263,10 @@ def nobody_can_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.utime(file)  # so that it is read again
 
 
-@pytest.mark.parametrize("index", ["on", "off"])
 def test_a_folder_whose_holder_may_be_in_a_file_that_cannot_be_read_is_granted_to_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: str
+    files: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if index == "off":
-        monkeypatch.setenv("HEDDLE_REGISTRY_INDEX", "off")
-    world = World("directory", tmp_path)
+    world = files
     tree = tmp_path / "tree"
     tree.mkdir()
     pid = world.host.spawn(["agent"])
@@ -289,13 +294,8 @@ def test_a_folder_whose_holder_may_be_in_a_file_that_cannot_be_read_is_granted_t
     assert refused.entry.session_id == first.entry.session_id
 
 
-@pytest.mark.parametrize("index", ["on", "off"])
-def test_a_newer_programs_claim_keeps_its_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: str
-) -> None:
-    if index == "off":
-        monkeypatch.setenv("HEDDLE_REGISTRY_INDEX", "off")
-    world = World("directory", tmp_path)
+def test_a_newer_programs_claim_keeps_its_folder(files: World, tmp_path: Path) -> None:
+    world = files
     folder = str(tmp_path / "tree")
     first = world.reserve("one", path=folder, pid=world.host.spawn(["agent"]))
     (claim,) = (world.folder / "claims").iterdir()
