@@ -92,7 +92,7 @@ def claim_file_error(file: RecordFile[Claim]) -> RegistryError | None:
     claim = file.record
     if claim is None:
         return None
-    if thread_hash(claim.thread) != file.stem:
+    if claim_in(file) is None:
         return RecordCorrupt(file.path, [f"thread {claim.thread!r} does not belong in this file"])
     if _codec().is_claim_from_newer_schema(claim):
         return StoreUnavailable(

@@ -18,7 +18,7 @@ from heddle_registry.adapters.layout import thread_hash
 from heddle_registry.core.selection_maps import RecordMaps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from heddle_registry.adapters.folders import Folders
     from heddle_registry.adapters.record_files import RecordFile
@@ -37,8 +37,8 @@ class DirectoryRecords(RecordMaps):
 
     unread_claims: Mapping[str, RegistryError] = attrs.field(factory=dict)
     """By the hash of the thread, which is the file's name."""
-    hidden_claims: Sequence[RegistryError] = ()
-    """Of those, why what may be anybody's claim cannot be read."""
+    hidden_claim: RegistryError | None = None
+    """Why one of those cannot be read that may be anybody's claim."""
 
     def claim(self, thread: str) -> Claim | None:
         """See `Records`."""
@@ -49,8 +49,8 @@ class DirectoryRecords(RecordMaps):
 
     def claims_naming(self, path: str) -> Iterable[Claim]:
         """See `Records`."""
-        for error in self.hidden_claims:
-            raise error
+        if self.hidden_claim is not None:
+            raise self.hidden_claim
         return super().claims_naming(path)
 
 
@@ -76,7 +76,7 @@ def take_snapshot(folders: Folders) -> Snapshot:
             break
     entries, damage, problems = _sort_entries(agent_files)
     claims, damaged_claims, unread, claim_problems = _sort_claims(claim_files)
-    hidden = tuple(file.error for file in claim_files if file.error and hides_a_claim(file))
+    hidden = (file.error for file in claim_files if hides_a_claim(file))
     return Snapshot(
         records=DirectoryRecords(
             entries=entries,
@@ -85,7 +85,7 @@ def take_snapshot(folders: Folders) -> Snapshot:
             damaged=tuple(damage),
             damaged_entries={d.session_id: d.error for d in damage if d.session_id is not None},
             unread_claims=unread,
-            hidden_claims=hidden,
+            hidden_claim=next(hidden, None),
         ),
         problems=(*problems, *claim_problems),
     )
