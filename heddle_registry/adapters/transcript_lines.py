@@ -6,79 +6,13 @@ The inner loops of `transcripts`: pure functions over bytes.
 from __future__ import annotations
 
 from functools import cache
-from io import BytesIO
-from itertools import compress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable, Iterator
 
-MAX_KINDS: Final = 256
-"""So many beginnings of lines are kept in mind, for all files."""
-ODD, DULL = 0, 255
 NATIVE_BYTES: Final = 1 << 15
 """In a shorter block a search is over before the C library's was called."""
-
-
-def lines_by_head(
-    text: bytes, head: re.Pattern[bytes], mark: bytes, kind: tuple[int, ...]
-) -> tuple[list[bytes], bytes]:
-    """Return all lines, each with its end, and what kind each is of by its beginning.
-
-    See `TranscriptSource.lines_by_head`.
-    """
-    known, ask = _memory(head, kind)
-    first, last = kind[0], kind[-1]
-    lines = BytesIO(text).readlines()  # takes half as long as to split
-    kinds = bytes([known(line[first:last]) or ask(line) for line in lines])
-    if lines and not text.endswith(b"\n"):
-        kinds = kinds[:-1] + bytes([ODD])
-    # One count over all is quicker than a search in each line, and mostly settles it: as many marks
-    # as lines that begin with one.
-    size = len(mark)
-    if text.count(mark) != [line[:size] for line in lines].count(mark):
-        kinds = bytes(
-            [ODD if line.rfind(mark) else one for line, one in zip(lines, kinds, strict=True)]
-        )
-    return lines, kinds
-
-
-def lines_of(kind: int, lines: list[bytes], kinds: bytes) -> list[bytes]:
-    """Return the lines of one kind."""
-    only = bytes(kind) + b"\1" + bytes(255 - kind)
-    return [*compress(lines, kinds.translate(only))] if kind in kinds else []
-
-
-@cache
-def _memory(
-    head: re.Pattern[bytes], kind: tuple[int, ...]
-) -> tuple[Callable[[bytes], int | None], Callable[[bytes], int]]:
-    """Return what is known of kinds of lines, and the way to find out about others.
-
-    A regular expression for every line would cost more than all the rest; so its answer is
-    remembered by the bytes that it depends on.
-    """
-    first, *ends = kind
-    kinds: dict[bytes, int] = {}
-
-    def ask(line: bytes) -> int:
-        for end in ends[:-1]:
-            if group := kinds.get(line[first:end]):
-                return group
-        named = head.match(line)
-        if named is None:
-            return ODD
-        group = named.lastindex or DULL
-        for end in ends:
-            if named.end() <= end:
-                if len(kinds) >= MAX_KINDS:  # some hold ids, and never come again
-                    kinds.clear()
-                kinds[line[first:end]] = group
-                break
-        return group
-
-    return kinds.get, ask
 
 
 def hits(block: bytearray, limit: int, needles: tuple[bytes, ...]) -> Iterator[tuple[int, int]]:

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import os
 import stat
-from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from heddle_registry.adapters.json_parser import json_parser
 from heddle_registry.adapters.position import Position, digest_of, look, samples_digest
-from heddle_registry.adapters.transcript_lines import hits, lines_by_head, lines_of
+from heddle_registry.adapters.shapes import decoder_of, shaped
+from heddle_registry.adapters.transcript_lines import hits
 from heddle_registry.core.record import Record
 
 if TYPE_CHECKING:
-    import re
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from heddle_registry.adapters.json_parser import Text
+    from heddle_registry.adapters.shapes import Shape, ShapeDecoder
 
 BLOCK_BYTES: Final = 1 << 18
 MAX_LINE_BYTES: Final = 16 << 20
@@ -41,28 +45,11 @@ class SourceFault(Record):
     detail: str
 
 
-@cache
-def json_parser() -> Callable[[bytes | bytearray | memoryview], Any]:
-    """Return orjson's parser where it is installed (the extra ``fast``), else the standard one."""
-    try:
-        import orjson
-    except ImportError:
-        return standard_parser
-    return orjson.loads
-
-
-def standard_parser(text: bytes | bytearray | memoryview) -> Any:
-    """Parse with the standard library."""
-    import json
-
-    return json.loads(bytes(text))
-
-
 class TranscriptSource:
     """One transcript as a plugin sees it.
 
-    A plugin reads it by *one* of `lines`, `json_lines` (append-only files: new complete lines
-    only), `document` (one JSON document, rewritten as a whole) or, for a folder or database,
+    A plugin reads it by *one* of `lines`, `json_lines`, `shapes` (append-only files: new complete
+    lines only), `document` (one JSON document, rewritten as a whole) or, for a folder or database,
     by ``path`` itself. ``memory`` is a JSON-able dict that comes back at the next read: current
     model, running state. `declare` names the actor that records without an ``actor`` belong to.
     """
@@ -81,9 +68,8 @@ class TranscriptSource:
         self.path = path
         self.position = position
         self.memory: dict[str, Any] = {} if memory is None else memory
-        self._line_at = 0
-        self._lines: list[bytes] | None = None
-        self._line, self._lines_at = b"", 0
+        self.line_at = 0
+        """Byte offset of the line being looked at."""
         self.line_bytes = 0
         """Length of the line being looked at."""
         self.faults: list[SourceFault] = []
@@ -91,7 +77,7 @@ class TranscriptSource:
         self.parents: dict[str, str] = dict(self.memory.get("_parents", {}))
         self._progress = progress
         self._buffer = bytearray(BLOCK_BYTES) if buffer is None else buffer
-        self._loads = json_parser()
+        self._json = json_parser()
 
     @property
     def is_folder(self) -> bool:
@@ -125,67 +111,15 @@ class TranscriptSource:
         with open(self.path, "rb") as file:
             return file.read(size)
 
-    def lines(self, *needles: bytes, of_objects: bool = False) -> Iterator[bytes]:
+    def lines(self, *needles: bytes) -> Iterator[bytes]:
         """Yield each new, complete line that contains one of the needles (all, if none given).
 
-        Without its line end. A last line that has none waits for the next read, unless the lines
-        are ``of_objects``, for `objects`: then it is yielded once it is a complete JSON object.
+        Without its line end. A last line that has none waits for the next read.
         """
-        for block, limit, base in self._blocks(tail=of_objects):
+        for block, limit, base in self._blocks():
             for start, end in hits(block, limit, needles):
-                self._line_at, self.line_bytes = base + start, end - start
+                self.line_at, self.line_bytes = base + start, end - start
                 yield bytes(block[start:end])
-
-    def lines_by_head(
-        self, head: re.Pattern[bytes], mark: bytes, kind: tuple[int, ...]
-    ) -> Iterator[tuple[list[bytes], bytes]]:
-        """Yield the new, complete lines, each with its end, and their kinds, many at a time.
-
-        For files of which most lines need no parsing. ``head`` describes how every line begins,
-        with a group around each beginning that matters: a line's kind is the number of the group
-        that matched, and 255 where the head matched without a group. Each head begins
-        with ``mark``, which no other place of a line holds. Lines that agree in the bytes from
-        the first number in ``kind`` to one of the others are taken for lines of one kind, if a
-        head ends before that one.
-
-        A line that begins otherwise, has a second mark inside (a torn write) or no end is of kind
-        0: it has to be looked at. The file's last line may lack its end, as for `objects`.
-        """
-        for block, limit, base in self._blocks(tail=True):
-            with memoryview(block)[:limit] as view:
-                self._lines, kinds = lines_by_head(bytes(view), head, mark, kind)
-            self._lines_at = base
-            yield self._lines, kinds
-            self._lines = None
-
-    @staticmethod
-    def lines_of_kind(kind: int, lines: list[bytes], kinds: bytes) -> list[bytes]:
-        """Return the lines of one kind, of some that `lines_by_head` yielded."""
-        return lines_of(kind, lines, kinds)
-
-    @property
-    def line_at(self) -> int:
-        """Byte offset of the line being looked at."""
-        if self._lines is None:
-            return self._line_at
-        # By identity: of two equal lines it is this one.
-        place = next(place for place, line in enumerate(self._lines) if line is self._line)
-        return self._lines_at + sum(map(len, self._lines[:place]))
-
-    def parse(self, text: bytes) -> Any:
-        """Parse one JSON value; raises ValueError where it is none."""
-        return self._loads(text)
-
-    def objects(self, line: bytes) -> Iterator[dict[str, Any]]:
-        """Yield the JSON objects of a line that `lines` or `lines_by_head` yielded; mostly one."""
-        self._line, self.line_bytes = line, len(line)
-        try:
-            record = self._loads(line)
-        except ValueError:
-            yield from self._unglue(line)
-            return
-        if type(record) is dict:
-            yield record
 
     def json_lines(self, *needles: bytes) -> Iterator[dict[str, Any]]:
         r"""Yield the JSON objects of each new, complete line that contains one of the needles.
@@ -196,20 +130,76 @@ class TranscriptSource:
         does not match. Records glued onto one line are yielded one by one. A last line without
         a line end is yielded if it is a complete object: nothing can follow that belongs to it.
         """
-        loads = self._loads
+        return self._each(needles, self._object, None)
+
+    def shapes(self, shape: type[Shape], *needles: bytes) -> Iterator[Shape]:
+        """Yield what `json_lines` does, but of each object only what ``shape`` names.
+
+        What is yielded has the attributes of `adapters.shapes`' named tuples. It takes four fifths
+        of the time. Without needles many lines are decoded at once, in less than half: the
+        quickest way where most of them matter. ``line_at`` and ``line_bytes`` are then not those
+        of each, and a record that somebody spread over several lines may be found or not.
+        """
+        decoder = decoder_of(shape)
+        if decoder is None:
+            return self._each(needles, lambda text: shaped(shape, self._object(text)), shape)
+        if needles:
+            return self._each(needles, decoder.one, shape)
+        return chain.from_iterable(self._blocks_of_shapes(decoder, shape))
+
+    def _each(
+        self,
+        needles: tuple[bytes, ...],
+        decode: Callable[[Text], Any],
+        shape: type[tuple[Any, ...]] | None,
+    ) -> Iterator[Any]:
         for block, limit, base in self._blocks(tail=True):
             with memoryview(block) as view:
                 for start, end in hits(block, limit, needles):
-                    self._line_at, self.line_bytes = base + start, end - start
+                    self.line_at, self.line_bytes = base + start, end - start
                     try:
-                        record = loads(view[start:end])
-                    except ValueError:
-                        yield from self._unglue(block[start:end])
+                        found = decode(view[start:end])
+                    except self._json.errors:
+                        yield from self._slowly(view[start:end], shape)
                         continue
-                    if type(record) is dict:
-                        yield record
+                    yield found
 
-    def _unglue(self, line: bytes | bytearray) -> Iterator[dict[str, Any]]:
+    def _blocks_of_shapes(
+        self, decoder: ShapeDecoder, shape: type[tuple[Any, ...]]
+    ) -> Iterator[Iterable[Any]]:
+        for block, limit, base in self._blocks(tail=True):
+            with memoryview(block) as view:
+                try:
+                    found = decoder.many(view[:limit])
+                except self._json.errors:
+                    # A line is torn, or does not fit: each by itself.
+                    found = []
+                    for start, end in hits(block, limit, ()):
+                        self.line_at = base + start
+                        try:
+                            found.append(decoder.one(view[start:end]))
+                        except self._json.errors:
+                            found += self._slowly(view[start:end], shape)
+            yield found
+
+    def _slowly(self, line: memoryview, shape: type[tuple[Any, ...]] | None) -> Iterator[Any]:
+        """Yield the objects of a line that is not one, or not of the shape."""
+        records: Iterable[dict[str, Any]]
+        try:
+            found = self._json.parse(line)
+            records = [found] if type(found) is dict else []
+        except self._json.errors:
+            records = self._unglue(bytes(line))
+        for record in records:
+            yield record if shape is None else shaped(shape, record)
+
+    def _object(self, text: Text) -> dict[str, Any]:
+        found = self._json.parse(text)
+        if type(found) is not dict:
+            raise ValueError("this is no object")
+        return found
+
+    def _unglue(self, line: bytes) -> Iterator[dict[str, Any]]:
         # A torn write leaves a fragment with the next record glued to it. A record starts at a
         # brace that is not the value of a key and not an element of a list, or as this line does.
         import json
@@ -269,8 +259,8 @@ class TranscriptSource:
         if len(text) == BLOCK_BYTES:
             return None
         try:
-            found = self._loads(text)
-        except (ValueError, RecursionError):
+            found = self._json.parse(text)
+        except self._json.errors:
             return None
         if self._progress is not None:
             self._progress(len(text))
@@ -360,9 +350,10 @@ class TranscriptSource:
         if not text.rstrip().endswith(b"}"):
             return False
         try:
-            return type(self._loads(text)) is dict
-        except ValueError:
+            self._object(text)
+        except self._json.errors:
             return False
+        return True
 
 
 class NotAFileError(OSError):

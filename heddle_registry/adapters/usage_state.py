@@ -17,20 +17,20 @@ import json
 import os
 import sqlite3
 from contextlib import suppress
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from heddle_registry.adapters import usage_names, usage_rows
 from heddle_registry.adapters.atomic_file import folder_mode
+from heddle_registry.adapters.json_parser import json_text
 from heddle_registry.adapters.position import Position
 from heddle_registry.adapters.transcripts import SourceFault
 from heddle_registry.adapters.usage_names import is_worth_all
 from heddle_registry.adapters.usage_rows import RecordTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from heddle_registry.adapters.usage_rows import Rank
 
@@ -222,7 +222,7 @@ class UsageState:
     def save_source(self, harness: str, path: str, known: KnownSource) -> None:
         """Write a source's row."""
         # What a plugin left is the one thing here that may fail, at the cost of its source.
-        memory = _as_json(known.memory) if known.memory else "{}"
+        memory = json_text(known.memory) if known.memory else "{}"
         kept = known.position, known.began, memory, known.faults, known.source
         if known.is_new:
             known.is_new = False
@@ -281,22 +281,6 @@ def _row(
         else "[]",
         *rest,
     )
-
-
-@cache
-def _fast_writer() -> Callable[[Any], bytes] | None:
-    try:
-        import orjson
-    except ImportError:
-        return None
-    return orjson.dumps
-
-
-def _as_json(value: Any) -> str:
-    if (dumps := _fast_writer()) is not None:
-        with suppress(TypeError):  # keys that are no text, numbers beyond 64 bits
-            return dumps(value).decode()
-    return json.dumps(value)
 
 
 def _boot_id() -> str:

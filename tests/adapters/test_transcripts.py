@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heddle_registry.adapters import transcripts
+from heddle_registry.adapters.json_parser import standard_parser
 from heddle_registry.adapters.position import continues, look
-from heddle_registry.adapters.transcript_lines import DULL
 from heddle_registry.adapters.transcripts import TranscriptSource
 
 if TYPE_CHECKING:
@@ -159,57 +158,10 @@ def test_several_needles_give_each_line_once_and_in_order(tmp_path: Path) -> Non
     assert list(source.lines()) == lines
 
 
-def test_the_standard_parser_reads_the_same_where_orjson_is_missing(
+def test_the_standard_parser_reads_the_same_where_msgspec_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "log.jsonl"
     path.write_bytes(LINES + b'{"usage": 1}{"usage": 2}\n{"usage": 3}')
-    monkeypatch.setattr(transcripts, "json_parser", lambda: transcripts.standard_parser)
+    monkeypatch.setattr(transcripts, "json_parser", standard_parser)
     assert read(path)[0] == [*RECORDS, {"usage": 1}, {"usage": 2}, {"usage": 3}]
-
-
-HEAD = re.compile(rb'\{"kind":"(?:(a)"|(b)"|\w+")')
-
-
-def headed(path: Path) -> list[tuple[int, bytes]]:
-    """The lines that may matter, without their ends."""
-    source = TranscriptSource("acme", str(path))
-    return [
-        (kind, line.removesuffix(b"\n"))
-        for lines, kinds in source.lines_by_head(HEAD, b'{"kind":"', (2, 14))
-        for line, kind in zip(lines, kinds, strict=True)
-        if kind != DULL
-    ]
-
-
-def test_lines_are_chosen_by_how_they_begin_and_odd_ones_are_never_lost(tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-    regular = b'{"kind":"a","n":1}\n{"kind":"c"}\n{"kind":"b"}\n{"kind":"a"}'
-    chosen = [(1, b'{"kind":"a","n":1}'), (2, b'{"kind":"b"}'), (1, b'{"kind":"a"}')]
-    path.write_bytes(regular)
-    assert headed(path) == [*chosen[:2], (0, b'{"kind":"a"}')]  # it has no end
-    path.write_bytes(regular + b"\n")
-    assert [one for one in headed(path) if one[1]] == chosen
-    # Another style, a torn write with a record glued to it: the caller looks into them.
-    for odd in (
-        b'{ "kind": "a"}',
-        b'{"kind":"c","text":"to{"kind":"b"}',
-        b'{"ki{"kind":"b"}',
-        b'{"other":1}',
-    ):
-        path.write_bytes(odd + b"\n" + regular + b"\n\n" + odd + b"\n")
-        found = [one for one in headed(path) if one[1]]
-        assert found[1:-1] == chosen
-        assert {line for kind, line in found if kind == 0} == {odd}
-    path.write_bytes(b"")
-    assert headed(path) == []
-
-
-def test_a_line_chosen_by_its_beginning_knows_its_place_in_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-    path.write_bytes(b'{"kind":"c"}\n' * 5 + b'{"kind":"a","n\n')
-    source = TranscriptSource("acme", str(path))
-    for lines, kinds in source.lines_by_head(HEAD, b'{"kind":"', (2, 14)):
-        for line, kind in zip(lines, kinds, strict=True):
-            assert kind == DULL or list(source.objects(line)) == []
-    assert [fault.detail[:19] for fault in source.faults] == ["the line at byte 65"]

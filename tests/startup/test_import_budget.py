@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Heddle
 
 THIRD_PARTY = {
-    "attrs", "cattrs", "fasteners", "genai_prices", "orjson", "pluggy", "psutil", "rich", "tomli",
+    "attrs", "cattrs", "fasteners", "genai_prices", "msgspec", "pluggy", "psutil", "rich", "tomli",
     "tomli_w",
 }  # fmt: skip
 HEAVY = {

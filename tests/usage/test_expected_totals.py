@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import heddle_registry_aider.usage
 import heddle_registry_claude_code.usage
@@ -20,9 +20,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from heddle_registry.adapters import transcripts
+from heddle_registry.adapters.json_parser import standard_parser
 from heddle_registry.adapters.transcript_folders import discover
 from heddle_registry.adapters.usage_reader import UsageReport, read_usage
 from heddle_registry.core.usage import UsageTotals, roll_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "transcripts"
@@ -166,24 +171,41 @@ def test_real_files_read_in_pieces_give_what_they_give_in_one(tmp_path: Path) ->
 CODEX = [*RECORDED.glob("codex/**/rollout-*.jsonl"), *SHARED.glob("codex/*/*.jsonl")]
 
 
-def both_ways(path: Path) -> list[dict[str, Any]]:
-    """What is found by the heads of lines, and by parsing each line that may matter."""
-    found = []
-    for head in (heddle_registry_codex.usage._HEAD, re.compile(rb"(?!)")):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(heddle_registry_codex.usage, "_HEAD", head)
-            report = read_usage([("codex", str(path), None)], READERS)
-        found.append({row.actor: (row.parent, row.by_model) for row in report.rows})
-    return found
+@contextmanager
+def without_msgspec() -> Iterator[None]:
+    """As where the extra ``fast`` is not installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transcripts, "decoder_of", lambda _shape: None)
+        patch.setattr(transcripts, "json_parser", standard_parser)
+        yield
 
 
-@pytest.mark.parametrize("file", CODEX, ids=lambda file: file.name[-24:])
-def test_codex_files_that_must_be_parsed_line_by_line_give_what_the_quick_way_gives(
-    file: Path,
-) -> None:
-    quick, slow = both_ways(file)
-    assert quick == slow
-    assert quick
+def found_in(report: UsageReport) -> Any:
+    return report.faults, {row.actor: (row.parent, row.by_model) for row in report.rows}
+
+
+def both_ways(path: Path) -> list[Any]:
+    sources = [("codex", str(path), None)]
+    quick = found_in(read_usage(sources, READERS))
+    with without_msgspec():
+        return [quick, found_in(read_usage(sources, READERS))]
+
+
+@pytest.mark.parametrize("name", SESSIONS)
+def test_a_real_session_is_the_same_where_msgspec_is_missing(name: str) -> None:
+    quick = found_in(read_session(name))
+    with without_msgspec():
+        assert found_in(read_session(name)) == quick
+
+
+@pytest.mark.parametrize("run", [run for run in RUNS if run != "aider"])
+def test_a_recorded_run_is_the_same_where_msgspec_is_missing(run: str) -> None:
+    harness = RUNS[run]["harness"]
+    sources = [(harness, path, None) for path in discover(harness, str(RECORDED / run / "home"))]
+    quick = found_in(read_usage(sources, READERS))
+    with without_msgspec():
+        assert found_in(read_usage(sources, READERS)) == quick
+    assert quick[1]
 
 
 LINES = sorted(
@@ -200,7 +222,7 @@ AGAIN = st.integers(1, 4)
 @given(
     st.lists(st.tuples(st.sampled_from(LINES), AGAIN) | st.tuples(TORN | GLUED, AGAIN), max_size=30)
 )
-def test_however_codex_lines_are_torn_glued_repeated_and_mixed_both_ways_find_the_same(
+def test_however_lines_are_torn_glued_repeated_and_mixed_both_ways_find_the_same(
     tmp_path_factory: pytest.TempPathFactory, lines: list[tuple[bytes, int]]
 ) -> None:
     path = tmp_path_factory.mktemp("mangled") / "rollout.jsonl"

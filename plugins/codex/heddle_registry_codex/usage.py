@@ -11,12 +11,17 @@ against recorded runs of 0.169 and files of 10 sessions from 0.39 to 0.140.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from heddle_registry.core.readings import UsageReadings
-from heddle_registry.core.usage import UsageCounter, UsageRecord, count, instant_s, text
-
-from .totals import NONE_YET, TYPE_AT, ends, readings_of
+from heddle_registry.core.usage import (
+    MAX_COUNT,
+    UsageCounter,
+    UsageRecord,
+    count,
+    instant_s,
+    text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,118 +31,114 @@ if TYPE_CHECKING:
 
 BURST_S: Final = 1.0
 """A copied history is written in one go: its totals follow each other faster than any call."""
-_HEAD: Final = re.compile(
-    rb'\{"timestamp":"20[^"\\]*",(?:"ordinal":\d+,)?"type":"'
-    rb'(?:response_item","payload":\{"type":"(?:(\w+_call)"|\w+")'
-    rb'|event_msg","payload":\{"type":"(?:(token_count)"|\w+")'
-    rb'|(turn_context)","payload":\{|(session_meta|token_usage_record)","payload":\{'
-    rb'|(?!response_item|event_msg)\w+","payload":\{)'
-)
-"""How Codex itself begins a line: of most lines this tells that they matter not."""
-_MARK: Final = b'{"timestamp":"20'
-_KIND: Final = (TYPE_AT, 73, 104)
-"""Where in a line the types stand."""
-_ODD, _CALL, _COUNT, _CONTEXT, _OTHER = range(5)
-_STOP: Final = re.compile(b"[%b]" % bytes([_ODD, _CONTEXT, _OTHER]))
+MAX_RUN: Final = 500
+"""Readings answered at once."""
 _THREAD: Final = re.compile(r"rollout-.*-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl$")
-_CONTEXT_AT: Final = b'"cwd"'
-_NEEDLES: Final = (
-    b'"token_count"',
-    b'"token_usage_record"',
-    b'"session_meta"',
-    b'"turn_context"',
-    b'_call"',
-    b'"turn.completed"',
-    b'"thread.started"',
-)
+
+
+class _Usage(NamedTuple):
+    input_tokens: Any = 0
+    cached_input_tokens: Any = 0
+    cache_write_input_tokens: Any = 0
+    output_tokens: Any = 0
+    reasoning_output_tokens: Any = 0
+
+
+class _Info(NamedTuple):
+    total_token_usage: _Usage | None = None
+    last_token_usage: _Usage | None = None
+
+
+class _Payload(NamedTuple):
+    type: Any = None
+    info: _Info | None = None
+    model: Any = None
+    # of a `session_meta`
+    id: Any = None
+    timestamp: Any = None
+    source: Any = None
+    parent_thread_id: Any = None
+    forked_from_id: Any = None
+    history_base: Any = None
+    # of a `token_usage_record`
+    thread_id: Any = None
+    response_id: Any = None
+    thread_token_usage: _Usage | None = None
+    usage: _Usage | None = None
+
+
+class _Line(NamedTuple):
+    timestamp: Any = None
+    type: Any = None
+    payload: _Payload | None = None
+    # of `codex exec --json`
+    thread_id: Any = None
+    usage: _Usage | None = None
 
 
 def records(source: TranscriptSource) -> Iterator[UsageRecord | UsageCounter | UsageReadings]:
     """Yield the readings of the thread's total, and how many tools were called."""
     memory = source.memory
     calls: dict[str, int] = memory.setdefault("calls", {})
-    before = dict(calls)
-    linked, told, last_context = _linked(memory), NONE_YET, NONE_YET
-    for lines, kinds in source.lines_by_head(_HEAD, _MARK, _KIND):
-        begin, end = 0, len(lines)
-        for place in [*(found.start() for found in _STOP.finditer(kinds)), end]:
-            line, kind = (lines[place], kinds[place]) if place < end else (b"", _ODD)
-            # Nearly always the same again, under the id of another turn.
-            if kind == _CONTEXT and line.endswith(last_context):
+    before, called = dict(calls), 0
+    linked, told = _linked(memory), None
+    run: list[Reading] = []
+    for line in source.shapes(_Line):
+        kind, payload = line.type, line.payload
+        if payload is None:
+            if kind == "turn.completed":
+                yield from _reading(source, line, line.usage, None)
+            elif kind == "thread.started":
+                memory["thread"] = line.thread_id
+                source.declare(f"thread:{memory['thread']}")
+        elif kind == "response_item":
+            if str(payload.type)[-5:] == "_call" and not (
+                linked and _copied_item(memory, instant_s(line.timestamp))
+            ):
+                called += 1
+        elif kind == "event_msg":
+            info = payload.info
+            # Totals are told twice, and of a copied history each is looked at.
+            if info is None or (total := info.total_token_usage) is None or total == told:
                 continue
-            if kind == _ODD and place < end and not any(needle in line for needle in _NEEDLES):
+            last = info.last_token_usage
+            if linked:
+                yield from _reading(source, line, total, last)
+                linked = _linked(memory)
                 continue
-            quick = None if linked else _quick(source, lines[begin:place], kinds[begin:place], told)
-            if quick is None:
-                to_parse = [at for at in range(begin, place) if _ODD < kinds[at] <= _OTHER]
+            told = total
+            run.append((line.timestamp, *_buckets(total), total == last))
+            if len(run) == MAX_RUN:
+                yield _run(source, run)
+                run = []
+        elif kind in {"turn_context", "session_meta", "token_usage_record"}:
+            if kind == "turn_context" and payload.model == memory.get("model"):
+                continue
+            # What was told so far is of the model and thread before.
+            if run:
+                yield _run(source, run)
+                run = []
+            _count(calls, memory, called)
+            called = 0
+            if kind == "turn_context":
+                memory["model"] = text(payload.model) or memory.get("model")
+            elif kind == "session_meta":
+                _meta(source, payload, line)
             else:
-                to_parse, (readings, called, told) = [], quick
-                if readings:
-                    yield _run(source, readings)
-                _count(calls, memory, called)
-            if place < end:
-                to_parse.append(place)
-                last_context = NONE_YET
-                if kind == _CONTEXT and _CONTEXT_AT in line:
-                    last_context = line[line.find(_CONTEXT_AT) :]
-            for at in to_parse:
-                for found in source.objects(lines[at]):
-                    yield from _of_line(source, found, calls)
-                linked, told = _linked(memory), NONE_YET
-            begin = place + 1
+                yield from _record(source, payload, line)
+            linked, told = _linked(memory), None
+    if run:
+        yield _run(source, run)
+    _count(calls, memory, called)
     for model, number in calls.items():
         if number != before.get(model):
-            # How many there are by now: in a longer copy of the file there are more, never other.
-            key = f"{memory.get('thread') or source.path}:calls:{model}"
-            yield UsageRecord(key, tool_calls=number, requests=0, model=model or None)
+            yield _calls(source, model, number)
 
 
-def _quick(
-    source: TranscriptSource, lines: list[bytes], kinds: bytes, told: bytes
-) -> tuple[list[Reading], int, bytes] | None:
-    """Return what lines say without parsing them, and the last total; None where they must be."""
-    calls = source.lines_of_kind(_CALL, lines, kinds)
-    if not all(map(ends, calls)):
-        return None
-    counts = source.lines_of_kind(_COUNT, lines, kinds)
-    found = readings_of(counts, told, source.parse)
-    return None if found is None else (found[0], len(calls), found[1])
-
-
-def _of_line(
-    source: TranscriptSource, line: dict[str, Any], calls: dict[str, int]
-) -> Iterator[UsageCounter]:
-    memory, payload, name = source.memory, line.get("payload"), line.get("type")
-    if name == "turn.completed":
-        yield from _reading(source, line, line.get("usage"), None)
-    elif name == "thread.started":  # `codex exec --json`
-        memory["thread"] = line.get("thread_id")
-        source.declare(f"thread:{memory['thread']}")
-    elif not isinstance(payload, dict):
-        return
-    elif name == "event_msg":
-        info = payload.get("info")
-        if isinstance(info, dict):
-            yield from _reading(
-                source, line, info.get("total_token_usage"), info.get("last_token_usage")
-            )
-    elif name == "token_usage_record":
-        total, foreign = payload.get("thread_token_usage"), payload.get("thread_id")
-        for reading in _reading(source, line, total, payload.get("usage")):
-            yield reading._replace(
-                id=text(payload.get("response_id")),
-                replayed=reading.replayed or foreign not in (None, memory.get("thread")),
-            )
-    elif name == "response_item":
-        is_call = str(payload.get("type", "")).endswith("_call")
-        if is_call and not (
-            _linked(memory) and _copied_item(memory, instant_s(line.get("timestamp")))
-        ):
-            _count(calls, memory, 1)
-    elif name == "turn_context":
-        memory["model"] = text(payload.get("model")) or memory.get("model")
-    elif name == "session_meta":
-        _meta(source, payload, line)
+def _calls(source: TranscriptSource, model: str, number: int) -> UsageRecord:
+    # How many there are by now: in a longer copy of the file there are more, never other.
+    key = f"{source.memory.get('thread') or source.path}:calls:{model}"
+    return UsageRecord(key, tool_calls=number, requests=0, model=model or None)
 
 
 def _linked(memory: dict[str, Any]) -> bool:
@@ -150,23 +151,20 @@ def _count(calls: dict[str, int], memory: dict[str, Any], called: int) -> None:
         calls[model] = calls.get(model, 0) + called
 
 
-def _meta(source: TranscriptSource, payload: dict[str, Any], line: dict[str, Any]) -> None:
-    memory, thread = source.memory, text(payload.get("id"))
+def _meta(source: TranscriptSource, payload: _Payload, line: _Line) -> None:
+    memory, thread = source.memory, text(payload.id)
     if memory.get("thread") is None:
         memory["thread"] = _own_thread(source, thread)
     if memory["thread"] == thread:
         if "started_s" not in memory:
-            memory["started_s"] = instant_s(payload.get("timestamp") or line.get("timestamp"))
-            origin = payload.get("source")
+            memory["started_s"] = instant_s(payload.timestamp or line.timestamp)
+            origin = payload.source
             spawn = origin.get("subagent") if isinstance(origin, dict) else None
             spawn = spawn.get("thread_spawn") if isinstance(spawn, dict) else None
-            parent = (spawn if isinstance(spawn, dict) else {}).get(
-                "parent_thread_id"
-            ) or payload.get("parent_thread_id")
+            spawn = spawn if isinstance(spawn, dict) else {}
+            parent = spawn.get("parent_thread_id") or payload.parent_thread_id
             source.declare(f"thread:{thread}", f"thread:{parent}" if parent else None)
-            memory["forked"] = bool(
-                parent or payload.get("forked_from_id") or payload.get("history_base")
-            )
+            memory["forked"] = bool(parent or payload.forked_from_id or payload.history_base)
         memory["copied"] = False
     else:  # another thread's history follows; what comes first of it is a copy
         memory["copied"] = True
@@ -187,40 +185,49 @@ def _run(source: TranscriptSource, run: list[Reading]) -> UsageReadings:
     return UsageReadings(series, run, memory.get("model"), source.actor)
 
 
+def _record(source: TranscriptSource, payload: _Payload, line: _Line) -> Iterator[UsageCounter]:
+    foreign = payload.thread_id not in (None, source.memory.get("thread"))
+    for reading in _reading(source, line, payload.thread_token_usage, payload.usage):
+        yield reading._replace(id=text(payload.response_id), replayed=reading.replayed or foreign)
+
+
 def _reading(
-    source: TranscriptSource, line: dict[str, Any], total: Any, last: Any
+    source: TranscriptSource, line: _Line, total: _Usage | None, last: _Usage | None
 ) -> Iterator[UsageCounter]:
-    if not isinstance(total, dict):
+    if total is None:
         return
     memory = source.memory
     linked = _linked(memory)
-    fresh, written, cached, output, reasoning = _buckets(total)
     yield UsageCounter(
         str(memory.get("thread") or "rollout"),
-        fresh,
-        written,
-        cached,
-        output,
-        reasoning,
-        last=_buckets(last) if isinstance(last, dict) else None,
+        *_buckets(total),
+        last=None if last is None else _buckets(last),
         forked=linked and bool(memory.get("forked")),
-        replayed=linked and _copied_count(memory, instant_s(line.get("timestamp"))),
+        replayed=linked and _copied_count(memory, instant_s(line.timestamp)),
         model=memory.get("model"),
-        at=line.get("timestamp"),
+        at=line.timestamp,
         actor=source.actor,
     )
 
 
-def _buckets(usage: dict[str, Any]) -> tuple[int, int, int, int, int]:
-    cached = count(usage.get("cached_input_tokens"))
-    written = count(usage.get("cache_write_input_tokens"))
-    return (
-        max(0, count(usage.get("input_tokens")) - cached - written),
-        written,
-        cached,
-        count(usage.get("output_tokens")),
-        count(usage.get("reasoning_output_tokens")),
+def _buckets(usage: _Usage) -> tuple[int, int, int, int, int]:
+    given, cached, written, output, reasoning = (
+        usage.input_tokens,
+        usage.cached_input_tokens,
+        usage.cache_write_input_tokens,
+        usage.output_tokens,
+        usage.reasoning_output_tokens,
     )
+    if not (
+        given.__class__ is cached.__class__ is written.__class__ is int
+        and output.__class__ is reasoning.__class__ is int
+        and 0 <= given | cached | written | output | reasoning <= MAX_COUNT
+    ):
+        given, cached, written, output, reasoning = map(
+            count, (given, cached, written, output, reasoning)
+        )
+    fresh = given - cached - written
+    return max(0, fresh), written, cached, output, reasoning
 
 
 def _copied_count(memory: dict[str, Any], at_s: float) -> bool:

@@ -4,7 +4,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from heddle_registry_codex.usage import records
+from heddle_registry_codex import usage as codex_usage
+from heddle_registry_codex.usage import MAX_RUN, records
 
 from heddle_registry.adapters.usage_reader import read_usage
 
@@ -243,3 +244,52 @@ def test_lines_of_2025_that_have_another_shape_are_passed_over(tmp_path: Path) -
         {"type": "function_call", "name": "shell"},
     )
     assert outputs(path) == {}
+
+
+def told_of(path: Path) -> tuple[object, list[str]]:
+    report = read_usage([("codex", str(path), None)], {"codex": records})
+    return report.totals, [fault.code for fault in report.faults]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {**usage(5, 50, 10), "more": 1},
+        {**usage(5, 50, 10), "output_tokens": 5.5},
+        {**usage(5, 50, 10), "output_tokens": -5},
+        {**usage(5, 50, 10), "output_tokens": 1 << 50},
+        {**usage(5, 50, 10), "output_tokens": "5"},
+        {**usage(5, 50, 10), "cache_write_input_tokens": 7},
+        usage(5, 50, 60),
+        {"output_tokens": 5},
+        {},
+        None,
+        [1, 2],
+        7,
+    ],
+)
+def test_a_total_that_is_written_otherwise_is_read_alike_alone_and_in_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: Any
+) -> None:
+    first, later = usage(4, 40, 9), usage(9, 90, 20)
+    for lines in (
+        [count(1, first, first), count(2, odd), count(3, later)],
+        [count(1, odd, odd), count(2, odd, odd), count(3, later, later)],
+    ):
+        path = write(tmp_path / "rollout.jsonl", meta("t1"), *lines)
+        in_a_run = told_of(path)
+        assert in_a_run[1] == []
+        # A copied history is looked at one by one: here it is nobody's but its own.
+        with monkeypatch.context() as patch:
+            patch.setattr(codex_usage, "_linked", lambda _memory: True)
+            patch.setattr(codex_usage, "_copied_count", lambda _memory, _at_s: False)
+            assert told_of(path) == in_a_run
+
+
+def test_a_long_run_of_totals_of_one_model_is_counted_once_and_to_its_end(tmp_path: Path) -> None:
+    totals = [usage(n, 10 * n, n) for n in range(1, 3 * MAX_RUN)]
+    lines = [count(n / 10, total) for n, total in enumerate(totals)]
+    path = write(tmp_path / "a.jsonl", meta("t1"), turn(0), *lines, turn(400, "other"), lines[-1])
+    found = rows(path)["t1"]
+    assert (found.totals.output_tokens, found.totals.requests) == (len(totals), len(totals))
+    assert set(found.by_model) == {"gpt-x"}

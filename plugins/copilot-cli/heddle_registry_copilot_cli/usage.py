@@ -10,8 +10,9 @@ bound. Parent and sub-agents share a file. Checked against a recorded run of 1.0
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from heddle_registry.adapters.shapes import shaped
 from heddle_registry.core.usage import UsageRecord, count, text
 
 if TYPE_CHECKING:
@@ -27,54 +28,82 @@ _KINDS: Final = (
     "assistant.message",
     "tool.execution_start",
 )
-# One search for four of them: each needle is a search of its own.
-_NEEDLES: Final = (b'"session.', b'"assistant.message"', b'"tool.execution_start"')
+
+
+class _Usage(NamedTuple):
+    inputTokens: Any = 0
+    cacheReadTokens: Any = 0
+    cacheWriteTokens: Any = 0
+    outputTokens: Any = 0
+    reasoningTokens: Any = None
+    # of a call that is told apart
+    agentId: Any = None
+    apiCallId: Any = None
+    model: Any = None
+
+
+class _Data(NamedTuple):
+    sessionId: Any = None
+    agentId: Any = None
+    toolCallId: Any = None
+    model: Any = None
+    outputTokens: Any = 0
+    usage: _Usage | None = None
+    modelMetrics: Any = None
+
+
+class _Event(NamedTuple):
+    type: Any = None
+    id: Any = None
+    timestamp: Any = None
+    agentId: Any = None
+    data: _Data | None = None
 
 
 def records(source: TranscriptSource) -> Iterator[UsageRecord]:
     """Yield calls where they are told, else what a process told at its end, else live output."""
     memory = source.memory
-    for line in source.json_lines(*_NEEDLES):
-        kind, data, at = line.get("type"), line.get("data"), line.get("timestamp")
-        if kind not in _KINDS or not isinstance(data, dict):
+    for event in source.shapes(_Event):
+        kind, data, at = event.type, event.data, event.timestamp
+        if kind not in _KINDS or data is None:
             continue
         if "session" not in memory:
-            session = data.get("sessionId") or os.path.basename(os.path.dirname(source.path))
+            session = data.sessionId or os.path.basename(os.path.dirname(source.path))
             memory.update(session=session, process=0, told=False, live={})
             source.declare(f"session:{session}")
         elif kind in {"session.start", "session.resume"} and (memory["live"] or memory["told"]):
             # The process before was killed: what it told until then stands.
             memory.update(process=memory["process"] + 1, told=False, live={})
-        agent = line.get("agentId") or data.get("agentId")
+        agent = event.agentId or data.agentId
         actor = f"agent:{agent}" if agent else f"session:{memory['session']}"
         if agent:
             source.link(actor, f"session:{memory['session']}")
         if kind == "tool.execution_start":
-            call = data.get("toolCallId") or line.get("id") or source.line_at
+            call = data.toolCallId or event.id or at
             key = f"{memory['session']}:{call}"
             yield UsageRecord(key, tool_calls=1, requests=0, at=at, actor=actor)
         elif kind == "session.usage_record":
-            usage = data.get("usage")
-            if isinstance(usage, dict):
+            usage = data.usage
+            if usage is not None:
                 yield from _no_live(memory)
                 memory["told"] = True
-                agent = agent or usage.get("agentId")
-                call = usage.get("apiCallId") or line.get("id")
+                agent = agent or usage.agentId
+                call = usage.apiCallId or event.id
                 yield _call(
                     f"{memory['session']}:{call}",
-                    usage.get("model"),
+                    usage.model,
                     usage,
                     at=at,
                     actor=f"agent:{agent}" if agent else actor,
                 )
         elif kind == "assistant.message":
-            output = count(data.get("outputTokens"))
+            output = count(data.outputTokens)
             if output and not memory["told"]:
                 live = memory["live"][actor] = memory["live"].get(actor, 0) + output
                 yield UsageRecord(
                     f"{memory['session']}:{memory['process']}:live:{actor}",
                     output=live,
-                    model=text(data.get("model")),
+                    model=text(data.model),
                     at=at,
                     actor=actor,
                     lower_bound=True,
@@ -82,7 +111,7 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
         elif kind == "session.shutdown":
             yield from _no_live(memory)
             if not memory["told"]:
-                yield from _shutdown(data, line, at)
+                yield from _shutdown(data, event, at)
             memory.update(process=memory["process"] + 1, told=False)
 
 
@@ -94,28 +123,27 @@ def _no_live(memory: dict[str, Any]) -> Iterator[UsageRecord]:
     memory["live"] = {}
 
 
-def _shutdown(data: dict[str, Any], line: dict[str, Any], at: Any) -> Iterator[UsageRecord]:
-    metrics = data.get("modelMetrics")
+def _shutdown(data: _Data, event: _Event, at: Any) -> Iterator[UsageRecord]:
+    metrics = data.modelMetrics
     for model, metric in (metrics if isinstance(metrics, dict) else {}).items():
         usage = metric.get("usage") if isinstance(metric, dict) else None
         if isinstance(usage, dict):
             asked = metric.get("requests")
-            record = _call(f"{line.get('id')}:{model}", model, usage, at=at, actor=None)
+            told = shaped(_Usage, usage)
+            record = _call(f"{event.id}:{model}", model, told, at=at, actor=None)
             asked = asked.get("count") if isinstance(asked, dict) else None
             yield record._replace(requests=count(asked) or 1)
 
 
-def _call(
-    key: str, model: Any, usage: dict[str, Any], *, at: Any, actor: str | None
-) -> UsageRecord:
-    read, written = count(usage.get("cacheReadTokens")), count(usage.get("cacheWriteTokens"))
-    output, reasoning = count(usage.get("outputTokens")), usage.get("reasoningTokens")
+def _call(key: str, model: Any, usage: _Usage, *, at: Any, actor: str | None) -> UsageRecord:
+    read, written = count(usage.cacheReadTokens), count(usage.cacheWriteTokens)
+    output, reasoning = count(usage.outputTokens), usage.reasoningTokens
     reasoning = None if reasoning is None else count(reasoning)
     if reasoning and str(model).startswith("gemini"):
         output += reasoning  # the one family whose output leaves it out
     return UsageRecord(
         key,
-        input=max(0, count(usage.get("inputTokens")) - read - written),
+        input=max(0, count(usage.inputTokens) - read - written),
         cache_creation=written,
         cache_read=read,
         output=output,

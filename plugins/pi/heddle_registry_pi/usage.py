@@ -7,7 +7,7 @@ older messages, with their ids and times. Checked against 2 recorded sessions of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from heddle_registry.core.usage import UsageRecord, count, micros, text
 
@@ -17,33 +17,58 @@ if TYPE_CHECKING:
     from heddle_registry.adapters.transcripts import TranscriptSource
 
 
+class _Cost(NamedTuple):
+    total: Any = None
+
+
+class _Usage(NamedTuple):
+    input: Any = 0
+    cacheWrite: Any = 0
+    cacheRead: Any = 0
+    output: Any = 0
+    cost: _Cost | None = None
+
+
+class _Block(NamedTuple):
+    type: Any = None
+
+
+class _Message(NamedTuple):
+    role: Any = None
+    model: Any = None
+    timestamp: Any = None
+    usage: _Usage | None = None
+    content: list[_Block] | None = None
+
+
+class _Line(NamedTuple):
+    type: Any = None
+    id: Any = None
+    timestamp: Any = None
+    message: _Message | None = None
+
+
 def records(source: TranscriptSource) -> Iterator[UsageRecord]:
     """Yield a record for each assistant message."""
-    for line in source.json_lines(b'"usage"', b'"session"'):
-        message = line.get("message")
-        if line.get("type") == "session" and line.get("id"):
-            source.declare(f"session:{line['id']}")
-        if line.get("type") != "message" or not isinstance(message, dict):
+    for line in source.shapes(_Line, b'"usage"', b'"session"'):
+        message = line.message
+        if line.type == "session" and line.id:
+            source.declare(f"session:{line.id}")
+        if line.type != "message" or message is None:
             continue
-        usage = message.get("usage")
-        if message.get("role") != "assistant" or not isinstance(usage, dict):
+        usage = message.usage
+        if message.role != "assistant" or usage is None:
             continue
-        at = line.get("timestamp") or message.get("timestamp")
-        cost = usage.get("cost")
-        usd = cost.get("total") if isinstance(cost, dict) else None
-        content = message.get("content")
+        at = line.timestamp or message.timestamp
         yield UsageRecord(
             # The ids have 8 digits: with their time they are unique, and the same in a copy.
-            id=f"{line.get('id') or source.actor}:{at or source.line_at}",
-            input=count(usage.get("input")),
-            cache_creation=count(usage.get("cacheWrite")),
-            cache_read=count(usage.get("cacheRead")),
-            output=count(usage.get("output")),
-            tool_calls=sum(
-                isinstance(block, dict) and block.get("type") == "toolCall"
-                for block in (content if isinstance(content, list) else ())
-            ),
-            cost_micros_usd=micros(usd),
-            model=text(message.get("model")),
+            id=f"{line.id or source.actor}:{at or source.line_at}",
+            input=count(usage.input),
+            cache_creation=count(usage.cacheWrite),
+            cache_read=count(usage.cacheRead),
+            output=count(usage.output),
+            tool_calls=sum(block.type == "toolCall" for block in message.content or ()),
+            cost_micros_usd=None if usage.cost is None else micros(usage.cost.total),
+            model=text(message.model),
             at=at,
         )

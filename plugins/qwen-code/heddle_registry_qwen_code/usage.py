@@ -7,7 +7,7 @@ the cached and ``candidates`` the thoughts. Checked against recorded runs of 0.2
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from heddle_registry.core.usage import UsageRecord, count, text
 
@@ -17,41 +17,59 @@ if TYPE_CHECKING:
     from heddle_registry.adapters.transcripts import TranscriptSource
 
 
+class _Usage(NamedTuple):
+    promptTokenCount: Any = 0
+    cachedContentTokenCount: Any = 0
+    candidatesTokenCount: Any = 0
+    thoughtsTokenCount: Any = 0
+    totalTokenCount: Any = None
+
+
+class _Part(NamedTuple):
+    functionCall: Any = None
+
+
+class _Message(NamedTuple):
+    parts: list[_Part] | None = None
+
+
+class _Line(NamedTuple):
+    type: Any = None
+    uuid: Any = None
+    sessionId: Any = None
+    agentId: Any = None
+    timestamp: Any = None
+    model: Any = None
+    message: _Message | None = None
+    usageMetadata: _Usage | None = None
+
+
 def records(source: TranscriptSource) -> Iterator[UsageRecord]:
     """Yield a record for each line of an answer."""
     memory = source.memory
-    for line in source.json_lines(b'"assistant"'):
-        if line.get("type") != "assistant":
+    for line in source.shapes(_Line, b'"assistant"'):
+        if line.type != "assistant":
             continue
-        session, agent = line.get("sessionId"), line.get("agentId")
+        session, agent = line.sessionId, line.agentId
         if agent and agent != memory.get("agent"):
             memory["agent"] = agent
             _name_agent(source, str(agent), str(session))
         elif not agent and session and session != memory.get("session"):
             memory["session"] = session
             source.declare(f"session:{session}")
-        usage, message = line.get("usageMetadata"), line.get("message")
-        parts = message.get("parts") if isinstance(message, dict) else None
-        calls = sum(
-            isinstance(part, dict) and "functionCall" in part
-            for part in (parts if isinstance(parts, list) else ())
-        )
-        key = str(line.get("uuid") or f"{session}:{source.line_at}")
-        model = text(line.get("model")) or memory.get("model")
-        at = line.get("timestamp")
-        if not isinstance(usage, dict):
+        usage, message = line.usageMetadata, line.message
+        parts = (message and message.parts) or ()
+        calls = sum(part.functionCall is not None for part in parts)
+        key = str(line.uuid or f"{session}:{source.line_at}")
+        model = text(line.model) or memory.get("model")
+        at = line.timestamp
+        if usage is None:
             if calls:
                 yield UsageRecord(key, tool_calls=calls, requests=0, model=model, at=at)
             continue
-        prompt, cached = (
-            count(usage.get("promptTokenCount")),
-            count(usage.get("cachedContentTokenCount")),
-        )
-        output, thoughts = (
-            count(usage.get("candidatesTokenCount")),
-            count(usage.get("thoughtsTokenCount")),
-        )
-        if usage.get("totalTokenCount") == prompt + output + thoughts:
+        prompt, cached = count(usage.promptTokenCount), count(usage.cachedContentTokenCount)
+        output, thoughts = count(usage.candidatesTokenCount), count(usage.thoughtsTokenCount)
+        if usage.totalTokenCount == prompt + output + thoughts:
             output += thoughts
         yield UsageRecord(
             key,

@@ -1,0 +1,113 @@
+"""JSON decoded straight into the few fields that a reader looks at.
+
+A *shape* is a named tuple. Its fields are the keys that matter, each with a default: ``Any`` for
+a value as it is, ``Other | None`` for an object of another shape, ``list[Other] | None`` for a
+list of them, both None by default. Nothing else of a line becomes an object, and making objects is
+most of the time of parsing.
+
+What does not fit is the default, never an error: transcripts are written by other people's
+programs. So a line is decoded by msgspec (the extra ``fast``) if it fits, and else, or where
+msgspec is missing, taken from the whole parsed object. Both find the same.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from heddle_registry.adapters.json_parser import Text
+
+Shape = TypeVar("Shape", bound=tuple[Any, ...])
+
+
+class ShapeDecoder(NamedTuple):
+    """Decodes text that fits a shape. Answers have the shape's attributes, but are no tuples."""
+
+    one: Callable[[Text], Any]
+    many: Callable[[Text], list[Any]]
+    """Of objects one after another, with or without line ends between them."""
+
+
+class _Field(NamedTuple):
+    name: str
+    default: Any
+    inner: type[tuple[Any, ...]] | None
+    """The shape of the value or, in a list, of each; None where any value will do."""
+    is_list: bool
+
+
+@cache
+def decoder_of(shape: type[tuple[Any, ...]]) -> ShapeDecoder | None:
+    """Return what decodes a shape; None where msgspec is missing. Raises TypeError as `shaped`."""
+    _fields_of(shape)
+    try:
+        from msgspec.json import Decoder
+    except ImportError:
+        return None
+    decoder = Decoder(_struct(shape))
+    return ShapeDecoder(decoder.decode, decoder.decode_lines)
+
+
+def shaped(shape: type[Shape], value: dict[str, Any]) -> Shape:
+    """Return the shape of an object that was parsed. Raises TypeError for what is no shape."""
+    found: Shape = _shaped(shape, value)
+    return found
+
+
+@cache
+def _fields_of(shape: type[tuple[Any, ...]]) -> tuple[_Field, ...]:
+    found = []
+    defaults = getattr(shape, "_field_defaults", {})
+    for name, hint in get_type_hints(shape).items():
+        inner = None if hint is Any else _one_of(hint)
+        is_list = get_origin(inner) is list
+        if is_list:
+            (inner,) = get_args(inner)
+        if name not in defaults or (inner is not None and defaults[name] is not None):
+            raise TypeError(f"{shape.__name__}.{name} needs a default, None for another shape")
+        found.append(_Field(name, defaults[name], inner, is_list))
+    return tuple(found)
+
+
+def _one_of(hint: Any) -> Any:
+    """Return the one part of a hint that is not None."""
+    (inner,) = (one for one in get_args(hint) if one is not type(None))
+    return inner
+
+
+def _shaped(shape: type[tuple[Any, ...]], value: dict[str, Any]) -> Any:
+    return tuple.__new__(
+        shape,
+        [
+            value.get(field.name, field.default)
+            if field.inner is None
+            else _of_inner(field.inner, value.get(field.name), is_list=field.is_list)
+            for field in _fields_of(shape)
+        ],
+    )
+
+
+def _of_inner(inner: type[tuple[Any, ...]], value: Any, *, is_list: bool) -> Any:
+    if not is_list:
+        return _shaped(inner, value) if isinstance(value, dict) else None
+    if not isinstance(value, list):
+        return None
+    return [_shaped(inner, one) for one in value if isinstance(one, dict)]
+
+
+@cache
+def _struct(shape: type[tuple[Any, ...]]) -> Any:
+    """Return the class that msgspec fills; one for each shape, so that values can be compared."""
+    from msgspec import defstruct
+
+    held: list[tuple[str, Any, Any]] = []
+    for name, default, inner, is_list in _fields_of(shape):
+        kind: Any = Any
+        if inner is not None:
+            kind = (list[_struct(inner)] if is_list else _struct(inner)) | None  # type: ignore[misc]
+        held.append((name, kind, default))
+    # Parsed values hold no cycles: the collector need not know them.
+    return defstruct(shape.__name__, held, gc=False)

@@ -1,0 +1,133 @@
+"""What is decoded straight into a shape is what the whole parsed object says."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from heddle_registry.adapters import transcripts
+from heddle_registry.adapters.json_parser import standard_parser
+from heddle_registry.adapters.shapes import decoder_of, shaped
+from heddle_registry.adapters.transcripts import TranscriptSource
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Part(NamedTuple):
+    kind: Any = "none"
+
+
+class Whole(NamedTuple):
+    name: Any = None
+    number: Any = 0
+    part: Part | None = None
+    parts: list[Part] | None = None
+
+
+def plain(found: Any) -> Any:
+    """What is read of it, whatever it is made of."""
+    if found is None or isinstance(found, (str, int, float, dict)):
+        return found
+    if isinstance(found, list):
+        return [plain(one) for one in found]
+    fields = [name for name in ("name", "number", "part", "parts", "kind") if hasattr(found, name)]
+    return {name: plain(getattr(found, name)) for name in fields}
+
+
+def read(path: Path, *needles: bytes, block: int = 1 << 18) -> tuple[list[Any], list[str]]:
+    source = TranscriptSource("acme", str(path), buffer=bytearray(block))
+    found = [plain(one) for one in source.shapes(Whole, *needles)]
+    return found, [fault.code for fault in source.faults]
+
+
+VALUE = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["kind", "name", "x"]), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+OBJECT = st.dictionaries(st.sampled_from([*Whole._fields, "kind", "other"]), VALUE, max_size=5)
+LINE = OBJECT.map(json.dumps) | VALUE.map(json.dumps)
+ODD = st.sampled_from(
+    ["", "{", '{"name": "to', '{"name": 1}{"name": 2}', '{"name": 1} x',
+     '{"number": 12345678901234567890123}', '{"name": 1, "name": 2}', "[" * 3000, '{"part":']
+)  # fmt: skip
+
+ANY = [bytes([letter]) for letter in b'"{[0123456789ntf']
+"""One of them is in every line that is not empty."""
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None
+)
+@given(st.lists(LINE | ODD, max_size=6), st.booleans(), st.integers(1, 200))
+def test_every_way_finds_the_same(tmp_path: Path, lines: list[str], ends: bool, block: int) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join(lines) + ("\n" if ends else ""))
+    each, at_once = read(path, *ANY, block=block), read(path, block=block)
+    assert at_once == each
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transcripts, "decoder_of", lambda _shape: None)
+        patch.setattr(transcripts, "json_parser", standard_parser)
+        assert read(path, block=block) == each
+
+
+def test_what_is_not_there_or_does_not_fit_is_the_default(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    given = [
+        {"name": "a", "part": {"kind": 1, "more": 2}, "parts": [{}, {"kind": 3}], "other": []},
+        {"number": None, "part": [], "parts": [7, {"kind": 3}]},
+        {"part": 5, "parts": {"kind": 3}},
+    ]
+    path.write_text("".join(json.dumps(one) + "\n" for one in given))
+    two = {"kind": 1}, [{"kind": "none"}, {"kind": 3}]
+    wanted = [
+        {"name": "a", "number": 0, "part": two[0], "parts": two[1]},
+        {"name": None, "number": None, "part": None, "parts": [{"kind": 3}]},
+        {"name": None, "number": 0, "part": None, "parts": None},
+    ]
+    assert read(path) == (wanted, [])
+    assert [plain(shaped(Whole, one)) for one in given] == wanted
+
+
+def test_lines_that_fit_are_not_parsed_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"name": 1, "other": [2]}\n' * 3)
+    monkeypatch.delattr(TranscriptSource, "_object")
+    assert len(read(path)[0]) == len(read(path, b'"name"')[0]) == 3
+
+
+def test_values_of_one_shape_are_equal_wherever_they_stand(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"part": {"kind": 1}, "parts": [{"kind": 1}, {"kind": 2}]}\n')
+    source = TranscriptSource("acme", str(path))
+    (found,) = source.shapes(Whole)
+    assert found.part == found.parts[0] != found.parts[1]
+
+
+class NoDefault(NamedTuple):
+    name: Any
+
+
+class NotNone(NamedTuple):
+    part: Part | None = Part()
+
+
+@pytest.mark.parametrize("wrong", [NoDefault, NotNone])
+def test_a_shape_without_its_defaults_is_refused_by_name(wrong: type[Any]) -> None:
+    for use in (decoder_of, lambda shape: shaped(shape, {})):
+        with pytest.raises(TypeError, match=rf"{wrong.__name__}\.\w+ needs a default"):
+            use(wrong)
