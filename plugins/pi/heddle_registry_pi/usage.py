@@ -50,7 +50,7 @@ class _Line(NamedTuple):
 
 def records(source: TranscriptSource) -> Iterator[UsageRecord]:
     """Yield a record for each assistant message."""
-    for line in source.shapes(_Line, b'"usage"', b'"session"'):
+    for line in source.shapes(_Line):
         message = line.message
         if line.type == "session" and line.id:
             source.declare(f"session:{line.id}")
@@ -60,9 +60,11 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
         if message.role != "assistant" or usage is None:
             continue
         at = line.timestamp or message.timestamp
+        if not at:
+            source.memory["untimed"] = source.memory.get("untimed", 0) + 1
         yield UsageRecord(
             # The ids have 8 digits: with their time they are unique, and the same in a copy.
-            id=f"{line.id or source.actor}:{at or source.line_at}",
+            id=f"{line.id or source.actor}:{at or source.memory['untimed']}",
             input=count(usage.input),
             cache_creation=count(usage.cacheWrite),
             cache_read=count(usage.cacheRead),

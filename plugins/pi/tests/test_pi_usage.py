@@ -64,3 +64,14 @@ def test_a_cost_of_nothing_for_something_is_unknown(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"type": "session", "id": "s1"}, answer("001", 0))
     report = read_usage([("pi", path, None)], {"pi": records})
     assert report.totals.cost_micros_usd is None
+
+
+def test_answers_without_ids_and_times_count_one_by_one_however_they_arrive(
+    tmp_path: Path,
+) -> None:
+    bare = answer("", 0.5) | {"id": None, "timestamp": None}
+    path = write(tmp_path / "a.jsonl", {"type": "session", "id": "s1"}, bare, bare)
+    sources = [("pi", path, None)]
+    assert read_usage(sources, {"pi": records}, tmp_path).totals.requests == 2
+    write(tmp_path / "a.jsonl", {"type": "session", "id": "s1"}, bare, bare, bare)
+    assert read_usage(sources, {"pi": records}, tmp_path).totals.requests == 3
