@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,10 +16,23 @@ from heddle_registry.adapters.position import continues, look
 from heddle_registry.adapters.transcripts import TranscriptSource
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 RECORDS = [{"n": n, "usage": {"text": "ö" * n + '"usage" \\" {"n": 1}'}} for n in range(8)]
 LINES = b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in RECORDS)
+
+
+class Shape(NamedTuple):
+    n: Any = None
+    usage: Any = None
+
+
+WAYS: list[Callable[[TranscriptSource], list[Any]]] = [
+    lambda source: list(source.json_lines(b'"usage"')),
+    lambda source: [{"n": one.n, "usage": one.usage} for one in source.shapes(Shape, b'"usage"')],
+    lambda source: [{"n": one.n, "usage": one.usage} for one in source.shapes(Shape)],
+]
 
 
 def read(path: Path, position: Any = None) -> tuple[list[Any], TranscriptSource]:
@@ -34,9 +47,9 @@ def read(path: Path, position: Any = None) -> tuple[list[Any], TranscriptSource]
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
 )
-@given(st.lists(st.integers(0, len(LINES)), max_size=6), st.integers(1, 700))
+@given(st.lists(st.integers(0, len(LINES)), max_size=6), st.integers(1, 700), st.sampled_from(WAYS))
 def test_any_split_of_a_growing_file_gives_each_record_once(
-    tmp_path: Path, cuts: list[int], block: int
+    tmp_path: Path, cuts: list[int], block: int, way: Callable[[TranscriptSource], list[Any]]
 ) -> None:
     path = tmp_path / "log.jsonl"
     found, position = [], None
@@ -49,7 +62,7 @@ def test_any_split_of_a_growing_file_gives_each_record_once(
             assert continues(position, now, str(path))
             now = now._replace(offset=position.offset, check=position.check)
         source = TranscriptSource("acme", str(path), position=now, buffer=bytearray(block))
-        found += list(source.json_lines(b'"usage"'))
+        found += way(source)
         position = source.position
     assert found == RECORDS
 
