@@ -79,15 +79,13 @@ def _one_of(hint: Any) -> Any:
 
 
 def _shaped(shape: type[tuple[Any, ...]], value: dict[str, Any]) -> Any:
-    return tuple.__new__(
-        shape,
-        [
-            value.get(field.name, field.default)
-            if field.inner is None
-            else _of_inner(field.inner, value.get(field.name), is_list=field.is_list)
-            for field in _fields_of(shape)
-        ],
-    )
+    values = []
+    for name, default, inner, is_list in _fields_of(shape):
+        held = value.get(name, default)
+        if inner is not None and held is not None:
+            held = _of_inner(inner, held, is_list=is_list)
+        values.append(held)
+    return tuple.__new__(shape, values)
 
 
 def _of_inner(inner: type[tuple[Any, ...]], value: Any, *, is_list: bool) -> Any:
