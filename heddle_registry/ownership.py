@@ -46,7 +46,7 @@ class RegistryReading:
 
     def _find_sources(self) -> list[Source]:
         from heddle_registry.adapters.transcript_folders import Looked, discover
-        from heddle_registry.adapters.usage_reader import known_sources
+        from heddle_registry.adapters.usage_state import known_sources
 
         keys: dict[tuple[str, str], str | None] = {}
         families: dict[tuple[str, str], str | None] = {}

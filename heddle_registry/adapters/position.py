@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-import stat
+import struct
 from hashlib import blake2b
+from stat import S_ISDIR
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _TAIL_BYTES: Final = 1024
 _SAMPLE_BYTES: Final = 128
+_MOST: Final = (1 << 63) - 1
+_STAMP: Final = struct.Struct("<qQqqqqq?")
+_pack, _unpack = _STAMP.pack, _STAMP.unpack
 
 
 class Position(NamedTuple):
@@ -34,26 +38,13 @@ class Position(NamedTuple):
     is_folder: bool = False
 
     @property
-    def stamp(self) -> str:
-        """All that tells whether the file was touched, as one text."""
-        log = f" {self.companion[0]} {self.companion[1]}" if self.companion[0] else ""
-        return f"{self.device} {self.inode} {self.size} {self.mtime_ns} {self.ctime_ns}{log}"
+    def stamp(self) -> bytes:
+        """What `stamp_of` told of the file."""
+        return _pack(*self[:5], *self.companion, self.is_folder)
 
     def read_to(self, offset: int, check: str, *, skipping: bool) -> Position:
         """Return the position behind what was read."""
-        return Position(
-            self.device,
-            self.inode,
-            self.size,
-            self.mtime_ns,
-            self.ctime_ns,
-            offset,
-            check,
-            skipping,
-            self.whole,
-            self.companion,
-            self.is_folder,
-        )
+        return tuple.__new__(Position, (*self[:5], offset, check, skipping, *self[8:]))
 
 
 def absolute(path: str) -> str:
@@ -61,32 +52,56 @@ def absolute(path: str) -> str:
     return os.path.normpath(path) if path[:1] == os.sep else os.path.abspath(path)
 
 
-def look(path: str) -> Position | None:
-    """Return a fresh position at the beginning of the file as it is now; None if it is gone."""
+def stamp_of(path: str) -> bytes:
+    """Return all that tells whether a file was touched; nothing if it is gone."""
     try:
-        found = os.stat(path)
+        now = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
-        return None
-    companion = (0, 0)
+        return b""
+    log_size = log_ns = 0
     if path.endswith(".db"):
         try:
             log = os.stat(path + "-wal")
-            companion = (log.st_size, log.st_mtime_ns)
+            log_size, log_ns = log.st_size, log.st_mtime_ns
         except OSError:
             pass
-    return Position(
-        found.st_dev,
-        found.st_ino,
-        found.st_size,
-        found.st_mtime_ns,
-        found.st_ctime_ns,
-        0,
-        "",
-        False,
-        False,
-        companion,  # by name it takes a quarter longer, for each of many files
-        stat.S_ISDIR(found.st_mode),
-    )
+    is_folder = S_ISDIR(now.st_mode)
+    try:
+        return _pack(
+            now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns,
+            log_size, log_ns, is_folder,
+        )  # fmt: skip
+    except struct.error:  # after the year 2262, which no column holds either
+        times = [min(time_ns, _MOST) for time_ns in (now.st_mtime_ns, now.st_ctime_ns, log_ns)]
+        return _pack(now.st_dev, now.st_ino, now.st_size, *times[:2], log_size, times[2], is_folder)
+
+
+def is_all_told(stamp: bytes) -> bool:
+    """Tell whether a file is as it was if its stamp is; not so where it is gone or a folder."""
+    return stamp[-1:] == b"\0"
+
+
+def digest_of_stamps(stamps: Mapping[tuple[str, str], bytes]) -> bytes:
+    """Return what stands for these named files as they are; nothing where that is not all told."""
+    if not all(map(is_all_told, stamps.values())):
+        return b""
+    names = "\0".join(map("\0".join, stamps)).encode("utf-8", "surrogatepass")
+    return blake2b(b"".join([*stamps.values(), names]), digest_size=16).digest()
+
+
+def look(path: str) -> Position | None:
+    """Return a fresh position at the beginning of the file as it is now; None if it is gone."""
+    stamp = stamp_of(path)
+    return position_of(stamp) if stamp else None
+
+
+def position_of(stamp: bytes) -> Position:
+    """Return the position at the beginning of the file that has this stamp."""
+    device, inode, size, mtime_ns, ctime_ns, log_size, log_ns, is_folder = _unpack(stamp)
+    log = log_size, log_ns
+    fields = device, inode, size, mtime_ns, ctime_ns, 0, "", False, False, log, is_folder
+    # By the class it takes half as long again, for each of many files.
+    return tuple.__new__(Position, fields)
 
 
 def continues(before: Position, now: Position, path: str) -> bool:

@@ -192,4 +192,4 @@ def is_worth_all(wanted: Sequence[object], most: int) -> bool:
 
 def _storable(name: str) -> str:
     """Replace what is no text: JSON may hold halves of characters."""
-    return name.encode("utf-8", "replace").decode()
+    return name if name.isascii() else name.encode("utf-8", "replace").decode()

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
 from heddle_registry.adapters.garbage import collecting_seldom
-from heddle_registry.adapters.position import Position, absolute, continues, look
+from heddle_registry.adapters.position import (
+    Position,
+    absolute,
+    continues,
+    digest_of_stamps,
+    is_all_told,
+    look,
+    position_of,
+    stamp_of,
+)
 from heddle_registry.adapters.transcripts import (
     BLOCK_BYTES,
     NotAFileError,
@@ -34,11 +44,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from heddle_registry.adapters.usage_row import SourceRows
+    from heddle_registry.adapters.usage_rows import ActorGroups
     from heddle_registry.adapters.usage_state import KnownSource, UsageState
     from heddle_registry.core.usage import UsageGroup
 
     Records = Callable[[TranscriptSource], Iterable[UsageRecord | UsageCounter] | None]
     Source = tuple[str, str, str | None]
+    Named = tuple[str, str]
+    """Harness and path."""
     Window = tuple[float | None, float | None]
     """From when until when, in seconds since the epoch."""
 
@@ -126,30 +139,6 @@ def read_usage(
     return _run(None, sources, readers, progress, (since_s, until_s), prices)
 
 
-def known_sources(
-    state_dir: str | os.PathLike[str], actors: Iterable[str]
-) -> dict[str, list[tuple[str, str]]]:
-    """Return ``(harness, path)`` of the transcripts in which earlier reads met each actor.
-
-    Reads nothing but the state, and changes nothing; empty where there is none.
-    """
-    import sqlite3
-
-    from heddle_registry.adapters.usage_state import STATE_FILE, UsageState
-
-    path = os.path.join(os.fspath(state_dir), STATE_FILE)
-    if not os.path.exists(path):
-        return {}
-    try:
-        state = UsageState(path)
-        try:
-            return state.sources_of(actors)
-        finally:
-            state.close()
-    except sqlite3.Error:
-        return {}
-
-
 def _run(
     path: str | None,
     sources: Sequence[Source],
@@ -166,6 +155,31 @@ def _run(
             return _Reading(state, readers, progress).run(sources, window, prices)
     finally:
         state.close()
+
+
+def _rows(
+    found: Iterable[ActorGroups], numbers: Mapping[int, str], prices: Prices | None
+) -> tuple[UsageRow, ...]:
+    rows = []
+    for key, harness, parent, held_by, groups in found:
+        by_model: dict[str | None, UsageTotals] = {}
+        for group in groups:
+            estimate, model = None, group.model
+            if prices is not None and not group.costed:
+                estimate = prices.estimate(harness, group)
+            totals = totals_of(group, estimate)
+            by_model[model] = by_model[model] + totals if model in by_model else totals
+        rows.append(
+            UsageRow(
+                actor=key,
+                harness=harness,
+                parent=parent,
+                sources=tuple(sorted(map(numbers.__getitem__, held_by))),
+                totals=sum_totals(by_model.values()),
+                by_model=by_model,
+            )
+        )
+    return tuple(sorted(rows, key=attrgetter("actor")))
 
 
 class _StateBroken(Exception):
@@ -197,18 +211,39 @@ class _Reading:
         state = self._state
         state.begin()
         keys = {(harness, absolute(path)): key for harness, path, key in sources}
-        looks = {named: look(named[1]) for named in keys}
-        self._whole = sum(now.size for now in looks.values() if now is not None)
-        numbers: dict[int, str] = {}
-        again: list[tuple[str, str]] = []
-        stamps = state.stamps(keys)
-        for named, now in looks.items():
-            number, stamp = stamps.get(named, (0, ""))
-            if now is None or not number or now.stamp != stamp or now.is_folder:
-                known = state.source(*named) if number else None
-                number = self._read(*named, keys[named], now, known, again)
-            if number:
-                numbers[number] = named[1]
+        stamps = {named: stamp_of(named[1]) for named in keys}
+        asked = digest_of_stamps(stamps) if window == (None, None) else b""
+        answer = state.answer(asked)
+        if answer is None:
+            numbers = self._bring_up_to_date(keys, stamps)
+            found = state.records.groups(numbers, *window)
+            state.commit(b"" if self._faults else asked, numbers, found)
+        else:
+            numbers = dict(zip(answer[0], (path for _, path in keys), strict=True))
+            found = answer[1]
+            state.commit()
+        rows = _rows(found, numbers, prices)
+        return UsageReport(
+            rows=rows,
+            faults=tuple(dict.fromkeys(self._faults)),
+            totals=sum_totals(row.totals for row in rows),
+        )
+
+    def _bring_up_to_date(
+        self, keys: Mapping[Named, str | None], stamps: Mapping[Named, bytes]
+    ) -> dict[int, str]:
+        """Read what is new, and return the paths by the numbers of the sources that are known."""
+        state, before, numbers = self._state, self._state.stamps(keys), dict.fromkeys(keys, 0)
+        touched: dict[Named, Position | None] = {}
+        for named, stamp in stamps.items():
+            numbers[named], known_stamp = before.get(named, (0, b""))
+            if stamp != known_stamp or not is_all_told(stamp):
+                touched[named] = position_of(stamp) if stamp else None
+        self._whole = sum(now.size for now in touched.values() if now is not None)
+        again: list[Named] = []
+        for named, now in touched.items():
+            known = state.source(*named) if numbers[named] else None
+            numbers[named] = self._read(*named, keys[named], now, known, again)
         while again:  # sources that share records with one that was rewritten
             harness, path = again.pop()
             known = state.source(harness, path)
@@ -218,37 +253,7 @@ class _Reading:
             self._read(harness, path, keys.get((harness, path)), look(path), known, again)
             if (harness, path) not in keys:
                 del self._faults[faults:]
-        rows = self._rows(numbers, window, prices)
-        state.commit()
-        return UsageReport(
-            rows=rows,
-            faults=tuple(dict.fromkeys(self._faults)),
-            totals=sum_totals(row.totals for row in rows),
-        )
-
-    def _rows(
-        self, numbers: Mapping[int, str], window: Window, prices: Prices | None
-    ) -> tuple[UsageRow, ...]:
-        rows = []
-        for key, harness, parent, held_by, groups in self._state.records.groups(numbers, *window):
-            by_model: dict[str | None, UsageTotals] = {}
-            for group in groups:
-                estimate = None
-                if prices is not None and not group.costed:
-                    estimate = prices.estimate(harness, group)
-                totals, held = totals_of(group, estimate), by_model.get(group.model)
-                by_model[group.model] = totals if held is None else held + totals
-            rows.append(
-                UsageRow(
-                    actor=key,
-                    harness=harness,
-                    parent=parent,
-                    sources=tuple(sorted(map(numbers.__getitem__, held_by))),
-                    totals=sum_totals(by_model.values()),
-                    by_model=by_model,
-                )
-            )
-        return tuple(sorted(rows, key=lambda row: row.actor))
+        return {number: path for (_, path), number in numbers.items() if number}
 
     def _read(
         self,
@@ -257,7 +262,7 @@ class _Reading:
         key: str | None,
         now: Position | None,
         known: KnownSource | None,
-        again: list[tuple[str, str]],
+        again: list[Named],
     ) -> int:
         """Bring one source up to date and return its number; 0 if nothing is known of it."""
         reader = self._readers.get(harness)
@@ -360,13 +365,13 @@ class _Reading:
                 raise _StateBroken(error) from error
         if not series:
             del source.memory["_series"]
+        self._add(part, waiting, source)
         named = [source.actor] if source.actor is not None else []
         for name in (*named, *source.parents):  # an actor without usage yet is an answer too
-            self._state.records.names.actor(harness, f"{harness}:{name}", known.source, told=True)
-        self._add(part, waiting, source)
+            records.names.actor(harness, f"{harness}:{name}", known.source, told=True)
         self._flush(source, known, part)
         for child, parent in source.parents.items():
-            self._state.records.names.link(f"{harness}:{child}", f"{harness}:{parent}")
+            records.names.link(f"{harness}:{child}", f"{harness}:{parent}")
         known.position, known.memory, known.faults = source.position, source.memory, source.faults
         self._faults += source.faults
         self._state.save_source(harness, path, known)

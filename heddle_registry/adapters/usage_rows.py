@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     Rank = tuple[float, int, str]
     """When a source's first record was, when its file was first seen changed, and its path."""
+    ActorGroups = tuple[str, str, str | None, list[int], list[UsageGroup]]
+    """An actor's key, harness and parent, the sources that hold it, and its groups."""
 
 _FEW: Final = 20
 """So many look-ups by one statement each are quicker than one statement for all."""
@@ -50,6 +52,11 @@ _MOVE_SUMS: Final = (
     " ON CONFLICT (actor, model, flags) DO UPDATE SET "
     + ", ".join(f"{column} = {column} + excluded.{column}" for column in _SUMS.split(", "))
 )
+_KNOWN: Final = [
+    (bool(flags & LONG), bool(flags & COSTED), not flags & NO_REASONING, bool(flags & LOWER))
+    for flags in range(2 * DOCUMENT)
+]
+"""What a group tells of its records, by their flags."""
 _TOTALS: Final = ", ".join(f"sum({column})" for column in _SUMS.split(", "))
 
 TABLES: Final = f"""
@@ -153,7 +160,11 @@ class RecordTable:
         for row in rows.values():
             by_key.setdefault(row[2:5], []).append(row)
         for key, alike in by_key.items():
-            if not key[2] & REPLAYED:
+            if key[2] & REPLAYED:
+                continue
+            if len(alike) == 1:  # as in most small files
+                self._move(key, alike[0][SUMS_AT:])
+            else:
                 self._move(key, map(sum, [*zip(*alike, strict=True)][SUMS_AT:]))
 
     # -- records
@@ -283,8 +294,8 @@ class RecordTable:
         sources: Iterable[int],
         since_s: float | None = None,
         until_s: float | None = None,
-    ) -> list[tuple[str, str, str | None, list[int], list[UsageGroup]]]:
-        """Return ``(key, harness, parent, sources, groups)`` of each actor that a source holds.
+    ) -> list[ActorGroups]:
+        """Return what is known of each actor that a source holds.
 
         With ``since_s`` or ``until_s`` only records at or after the one and before the other (in
         seconds since the epoch) count, which means to look at every record. One without a time
@@ -307,7 +318,7 @@ class RecordTable:
         within: dict[int, list[Row]] = {}
         for row in rows or ():
             within.setdefault(row[0], []).append(row)
-        found: dict[int, tuple[str, str, str | None, list[int], list[UsageGroup]]] = {}
+        found: dict[int, ActorGroups] = {}
         for source, actor, key, harness, parent, told in self.names.holders(wanted):
             if actor in found:
                 found[actor][3].append(source)
@@ -325,11 +336,5 @@ class RecordTable:
 
     def _group(self, row: Row) -> UsageGroup:
         _, model, flags, *sums = row
-        return UsageGroup(
-            self.names.text(model),
-            bool(flags & LONG),
-            bool(flags & COSTED),
-            not flags & NO_REASONING,
-            bool(flags & LOWER),
-            *sums,
-        )
+        # Not by the class, which takes twice as long.
+        return tuple.__new__(UsageGroup, (self.names.text(model), *_KNOWN[flags], *sums))

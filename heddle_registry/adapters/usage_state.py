@@ -4,7 +4,7 @@ Why a database and not a state file per source: a record that two files hold (fo
 archive) must be found by its id whatever file comes first; one appended line must cost a few
 look-ups and not the loading of every id; and two readers need one lock. A record takes about 80
 bytes, its id hashed to 8. Sums are kept beside the records, so that an unchanged second read
-looks at no record at all.
+looks at no record at all, and the last answer beside the sums, so that it looks at few rows.
 
 The file may vanish at any time: it is read again. It is trusted only if the last writer's boot is
 this one or SQLite finds it whole, because it is written without waiting for the disk. Blocking;
@@ -23,19 +23,20 @@ import attrs
 
 from heddle_registry.adapters import usage_names, usage_rows
 from heddle_registry.adapters.atomic_file import folder_mode
-from heddle_registry.adapters.json_parser import json_text
-from heddle_registry.adapters.position import Position
+from heddle_registry.adapters.json_parser import json_parser, json_text
+from heddle_registry.adapters.position import Position, position_of
 from heddle_registry.adapters.transcripts import SourceFault
 from heddle_registry.adapters.usage_names import is_worth_all
 from heddle_registry.adapters.usage_rows import RecordTable
+from heddle_registry.core.usage import UsageGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from heddle_registry.adapters.usage_rows import Rank
+    from heddle_registry.adapters.usage_rows import ActorGroups, Rank
 
 STATE_FILE: Final = "usage.sqlite"
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 BATCH_SOURCES: Final = 5_000
 _BUSY_S: Final = 60.0
 
@@ -43,8 +44,9 @@ _TABLES: Final = (
     """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE source (
-    source INTEGER PRIMARY KEY, harness TEXT, path TEXT, stamp TEXT, began REAL, born INTEGER,
+    source INTEGER PRIMARY KEY, harness TEXT, path TEXT, stamp BLOB, began REAL, born INTEGER,
     position TEXT, memory TEXT, faults TEXT, UNIQUE (harness, path));
+CREATE TABLE answer (asked BLOB, found BLOB);
 """
     + usage_names.TABLES
     + usage_rows.TABLES
@@ -86,7 +88,7 @@ class UsageState:
             ":memory:" if path is None else path, timeout=_BUSY_S, isolation_level=None
         )
         self.records = RecordTable(self._db)
-        self._next_source = 0
+        self._changes = self._next_source = 0
         self._new_sources: list[tuple[Any, ...]] = []
 
     def begin(self) -> None:
@@ -102,6 +104,8 @@ class UsageState:
         if meta.get("schema") == str(SCHEMA) and (meta.get("boot") == boot or self._is_whole()):
             if meta["boot"] != boot:
                 self._db.execute("UPDATE meta SET value = ? WHERE key = 'boot'", (boot,))
+                self._db.execute("DELETE FROM answer")
+            self._changes = self._db.total_changes
             return
         if self.path is not None:
             with suppress(OSError):  # another user's, in a shared folder
@@ -119,11 +123,37 @@ class UsageState:
         checked = self._db.execute("PRAGMA quick_check(1)").fetchone()
         return checked == ("ok",) and self.records.sums_agree()
 
-    def commit(self) -> None:
-        """Keep what was read."""
+    def commit(
+        self, asked: bytes = b"", sources: Iterable[int] = (), found: Iterable[ActorGroups] = ()
+    ) -> None:
+        """Keep what was read, and what was found in all of these sources, for `answer`.
+
+        It is kept only where something is written anyway; whatever changes ends an earlier one.
+        """
         self._write_sources()
         self.records.write_sums()
+        if self._db.total_changes != self._changes:
+            self._db.execute("DELETE FROM answer")
+            if asked and self.path is not None:
+                told = [(*actor, [[*group] for group in groups]) for *actor, groups in found]
+                answer = json_text((list(sources), told)).encode()
+                self._db.execute("INSERT INTO answer VALUES (?, ?)", (asked, answer))
         self._db.execute("COMMIT")
+
+    def answer(self, asked: bytes) -> tuple[list[int], list[ActorGroups]] | None:
+        """Return the sources and what was found in them, if it is known and nothing changed."""
+        query = "SELECT found FROM answer WHERE asked = ?"
+        row = self._db.execute(query, (asked,)).fetchone()
+        if row is None:
+            return None
+        parser = json_parser()
+        try:
+            sources, found = parser.parse(row[0])
+        except parser.errors:  # the disk changed it
+            return None
+        for actor in found:
+            actor[4] = [tuple.__new__(UsageGroup, group) for group in actor[4]]
+        return sources, found
 
     def close(self) -> None:
         """Close the file; an open transaction is rolled back."""
@@ -140,23 +170,22 @@ class UsageState:
 
     # -- sources
 
-    def stamps(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[int, str]]:
-        """Return number and stamp of those sources that are known; "" stands for a faulty one."""
-        query = "SELECT source, iif(faults = '[]', stamp, ''), harness, path FROM source"
+    def stamps(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[int, bytes]]:
+        """Return number and stamp of those sources that are known; of a faulty one no stamp.
+
+        Where most are wanted, of the others too.
+        """
+        query = "SELECT source, iif(faults = '[]', stamp, x''), harness, path FROM source"
         asked = [*wanted]
         (most,) = self._db.execute("SELECT max(source) FROM source").fetchone()
         if most is None:
             return {}
         if is_worth_all(asked, most):
-            among, rows = set(asked), self._db.execute(query).fetchall()
-            return {
-                named: (number, stamp)
-                for number, stamp, harness, path in rows
-                if (named := (harness, path)) in among
-            }
-        one = query + " WHERE harness = ? AND path = ?"
-        rows = [row for named in asked for row in self._db.execute(one, named)]
-        return {row[2:]: row[:2] for row in rows}
+            rows = self._db.execute(query).fetchall()
+        else:
+            one = query + " WHERE harness = ? AND path = ?"
+            rows = [row for named in asked for row in self._db.execute(one, named)]
+        return {(harness, path): (number, stamp) for number, stamp, harness, path in rows}
 
     def sources_of(self, actors: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
         """Return ``(harness, path)`` of the sources that hold each actor; needs no `begin`."""
@@ -179,19 +208,9 @@ class UsageState:
             return None
         position = None
         if row[3]:
-            device, inode, size, mtime_ns, ctime_ns, *log = map(int, row[6].split())
             offset, check, skipping, whole = row[3].split(" ")
-            position = Position(
-                device=device,
-                inode=inode,
-                size=size,
-                mtime_ns=mtime_ns,
-                ctime_ns=ctime_ns,
-                companion=(log[0], log[1]) if log else (0, 0),
-                offset=int(offset),
-                check=check,
-                skipping=skipping == "1",
-                whole=whole == "1",
+            position = position_of(row[6])._replace(
+                offset=int(offset), check=check, skipping=skipping == "1", whole=whole == "1"
             )
         return KnownSource(
             source=row[0],
@@ -257,7 +276,7 @@ class UsageState:
         again = []
         for source in (known.source, *others):
             self._db.execute(
-                "UPDATE source SET stamp = '', position = NULL, memory = '{}', faults = '[]',"
+                "UPDATE source SET stamp = x'', position = NULL, memory = '{}', faults = '[]',"
                 " began = 0 WHERE source = ?",
                 (source,),
             )
@@ -272,7 +291,7 @@ def _row(
     at: Position | None, began: float, memory: str, faults: list[SourceFault], *rest: Any
 ) -> tuple[Any, ...]:
     return (
-        "" if at is None else at.stamp,
+        b"" if at is None else at.stamp,
         None if at is None else f"{at.offset} {at.check} {at.skipping:d} {at.whole:d}",
         began,
         memory,
@@ -289,6 +308,26 @@ def _boot_id() -> str:
             return file.read().strip()
     except OSError:
         return ""
+
+
+def known_sources(
+    state_dir: str | os.PathLike[str], actors: Iterable[str]
+) -> dict[str, list[tuple[str, str]]]:
+    """Return ``(harness, path)`` of the transcripts in which earlier reads met each actor.
+
+    Reads nothing but the state, and changes nothing; empty where there is none.
+    """
+    path = os.path.join(os.fspath(state_dir), STATE_FILE)
+    if not os.path.exists(path):
+        return {}
+    try:
+        state = UsageState(path)
+        try:
+            return state.sources_of(actors)
+        finally:
+            state.close()
+    except sqlite3.Error:
+        return {}
 
 
 def remove_state(path: str) -> None:

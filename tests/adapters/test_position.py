@@ -10,8 +10,10 @@ from heddle_registry.adapters.position import (
     absolute,
     continues,
     digest_of,
+    digest_of_stamps,
     look,
     samples_digest,
+    stamp_of,
 )
 
 if TYPE_CHECKING:
@@ -100,3 +102,34 @@ def test_a_database_is_touched_by_its_write_ahead_log(tmp_path: Path) -> None:
     assert before.stamp != after.stamp
     assert look(str(tmp_path / "nothing.db")) is None
     assert look(str(database / "below")) is None
+
+
+def test_a_stamp_tells_of_a_log_beside_a_database_and_of_any_year(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    path.touch()
+    alone = stamp_of(str(path))
+    (tmp_path / "a.db-wal").write_bytes(b"log")
+    found = look(str(path))
+    assert found is not None
+    assert (found.stamp, found.companion[0]) == (stamp_of(str(path)), 3)
+    assert found.stamp != alone
+    os.utime(path, (1 << 34, 1 << 34))
+    far = look(str(path))
+    assert far is not None
+    assert far.stamp != found.stamp
+    assert far.mtime_ns in {(1 << 63) - 1, os.stat(path).st_mtime_ns}
+
+
+def test_one_digest_stands_for_files_that_are_all_there_and_are_no_folders(log: Path) -> None:
+    def digest(*paths: Path) -> bytes:
+        return digest_of_stamps({("acme", str(path)): stamp_of(str(path)) for path in paths})
+
+    assert digest(log) == digest(log) != b""
+    other = log.with_name("other")
+    other.hardlink_to(log)
+    assert len({digest(log), digest(other), digest(log, other), digest()}) == 4
+    for odd in (log.parent, log / "below", log.with_name("gone")):
+        assert digest(log, odd) == b""
+    before = digest(log)
+    os.utime(log)
+    assert digest(log) != before

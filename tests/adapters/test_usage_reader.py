@@ -263,6 +263,28 @@ def test_totals_of_a_transcript_that_is_gone_are_kept(tmp_path: Path) -> None:
     assert (report.totals.output_tokens, report.faults[0].code) == (5, "missing")
 
 
+def test_what_is_unchanged_as_a_whole_is_told_from_the_answer_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = write(tmp_path / "a.jsonl", {"id": "a", "out": 1, "cost": 7, "model": "m", "at": 5})
+    two = write(tmp_path / "b.jsonl", {"id": "b", "out": 2, "at": 9}, {"id": "c", "out": 4})
+    first = read(one, two, state=tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(usage_rows.RecordTable, "groups", None)
+        assert read(one, two, state=tmp_path) == first
+    assert outputs(read(one, state=tmp_path, since_s=4.0)) == {f"path:{one}": 1}
+    assert outputs(read(two, state=tmp_path, since_s=4.0)) == {f"path:{two}": 2}
+    assert read(two, one, one, state=tmp_path) == first == read(one, two, state=tmp_path)
+    write(two, {"id": "d", "out": 8}, mode="a")
+    assert outputs(read(two, state=tmp_path)) == {f"path:{two}": 14}
+    assert outputs(read(one, two, state=tmp_path)) == {f"path:{one}": 1, f"path:{two}": 14}
+    one.unlink()
+    for _ in range(2):
+        report = read(one, two, state=tmp_path)
+        assert outputs(report) == {f"path:{one}": 1, f"path:{two}": 14}
+        assert [fault.code for fault in report.faults] == ["missing"]
+
+
 def test_only_records_since_an_instant_count_when_asked(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.jsonl",

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
 
 from heddle_registry.adapters import usage_state
+from heddle_registry.adapters.json_parser import standard_parser
 from heddle_registry.adapters.position import Position
 from heddle_registry.adapters.transcripts import SourceFault
 from heddle_registry.adapters.usage_state import UsageState, remove_state
@@ -72,7 +74,7 @@ def test_what_is_known_of_a_source_comes_back_as_it_was_kept(tmp_path: Path) -> 
     assert state.source("acme", "/log") == known
     assert known.rank("/log") == (1.5, 9, "/log")
     assert state.source("other", "/log") is None
-    assert state.stamps([("acme", "/log")]) == {("acme", "/log"): (1, "")}  # faulty: look again
+    assert state.stamps([("acme", "/log")]) == {("acme", "/log"): (1, b"")}  # faulty: look again
     state.close()
     assert path.stat().st_mode & 0o777 == 0o640
 
@@ -91,6 +93,54 @@ def test_what_was_not_committed_or_was_taken_back_is_gone(tmp_path: Path) -> Non
     state = filled(path)
     assert output(state) == 1
     assert state.sources_of(["acme:session:1", "nobody"]) == {"acme:session:1": [("acme", "/one")]}
+    state.close()
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_an_answer_is_kept_with_what_it_tells_of_until_that_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_fast: bool
+) -> None:
+    if not is_fast:
+        monkeypatch.setattr(usage_state, "json_parser", standard_parser)
+        monkeypatch.setattr(usage_state, "json_text", json.dumps)
+    path = tmp_path / "usage.sqlite"
+    state = filled(path)
+    add(state, "/one", 1)
+    found = state.records.groups([1])
+    state.commit(b"asked", [1], found)
+    state.begin()
+    assert state.answer(b"other") is None
+    numbers, kept = state.answer(b"asked") or ([], [])
+    assert (numbers, [tuple(actor) for actor in kept]) == ([1], found)
+    state.commit(b"other", [1], found)
+    state.begin()
+    assert state.answer(b"other") is None, "that alone is not worth a write"
+    state.commit()
+    state.close()
+    state = filled(path, boot="boot-2")
+    assert state.answer(b"asked") is None, "sums are proved, an answer is not"
+    add(state, "/two", 2)
+    state.commit(b"both", [1, 2], state.records.groups([1, 2]))
+    state.begin()
+    assert state.answer(b"both") is not None
+    add(state, "/two", 4)
+    state.commit()
+    state.begin()
+    assert state.answer(b"both") is None
+    state.commit()
+    state.close()
+
+
+def test_an_answer_that_the_disk_changed_is_none(tmp_path: Path) -> None:
+    state = filled(tmp_path / "usage.sqlite")
+    add(state, "/one", 1)
+    state.commit(b"asked", [1], state.records.groups([1]))
+    state.close()
+    db = sqlite3.connect(tmp_path / "usage.sqlite", isolation_level=None)
+    db.execute("UPDATE answer SET found = substr(found, 2)")
+    db.close()
+    state = filled(tmp_path / "usage.sqlite")
+    assert state.answer(b"asked") is None
     state.close()
 
 
