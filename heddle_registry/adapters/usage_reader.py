@@ -59,9 +59,10 @@ WAITING_RECORDS: Final = 500
 """So many are made rows at once: one by one, between the lines, each costs twice as much."""
 FLUSH_RECORDS: Final = 20_000
 """Records held in memory before they are joined with the stored ones (about 10 MB)."""
-
+SMALL_BYTES: Final = 1 << 14
+"""Enough for what was appended; a whole block takes a tenth of such a read's time to make."""
 MANY_SOURCES: Final = 10
-"""Of fewer, to put the collector off costs more than it saves."""
+"""Of fewer, neither to put the collector off nor to keep the answer is worth its cost."""
 
 
 class Prices(Protocol):
@@ -200,7 +201,7 @@ class _Reading:
         self._state = state
         self._readers = readers
         self._progress = progress
-        self._buffer = bytearray(BLOCK_BYTES)
+        self._buffer = bytearray(SMALL_BYTES)
         self._done = self._whole = 0
         self._faults: list[SourceFault] = []
         import sqlite3
@@ -212,7 +213,8 @@ class _Reading:
         state.begin()
         keys = {(harness, absolute(path)): key for harness, path, key in sources}
         stamps = {named: stamp_of(named[1]) for named in keys}
-        asked = digest_of_stamps(stamps) if window == (None, None) else b""
+        is_worth_it = window == (None, None) and len(keys) >= MANY_SOURCES
+        asked = digest_of_stamps(stamps) if is_worth_it else b""
         answer = state.answer(asked)
         if answer is None:
             numbers = self._bring_up_to_date(keys, stamps)
@@ -314,6 +316,8 @@ class _Reading:
         known: KnownSource,
         now: Position,
     ) -> None:
+        if now.size - now.offset > len(self._buffer):
+            self._buffer = bytearray(BLOCK_BYTES)
         source = TranscriptSource(
             harness,
             path,

@@ -145,17 +145,17 @@ class RecordTable:
         rows, self._batch = self._batch, {}
         if not rows:
             return
-        # Nearly always all ids are new: that costs no look-up.
-        self._db.execute("SAVEPOINT rows")
-        try:
-            self._db.executemany(f"INSERT INTO record VALUES ({_MARKS})", rows.values())
-        except sqlite3.IntegrityError:
-            self._db.execute("ROLLBACK TO rows")
-            for row in self._existing(rows):
-                self._add(row, -1)
-                rows[row[0]] = self._joined(row, rows[row[0]])
-            self._db.executemany(f"INSERT OR REPLACE INTO record VALUES ({_MARKS})", rows.values())
-        self._db.execute("RELEASE rows")
+        if len(rows) < _FEW:
+            self._replace(rows)
+        else:
+            # Nearly always all ids are new: that costs no look-up.
+            self._db.execute("SAVEPOINT rows")
+            try:
+                self._db.executemany(f"INSERT INTO record VALUES ({_MARKS})", rows.values())
+            except sqlite3.IntegrityError:
+                self._db.execute("ROLLBACK TO rows")
+                self._replace(rows)
+            self._db.execute("RELEASE rows")
         by_key: dict[tuple[int, int, int], list[Row]] = {}
         for row in rows.values():
             by_key.setdefault(row[2:5], []).append(row)
@@ -166,6 +166,13 @@ class RecordTable:
                 self._move(key, alike[0][SUMS_AT:])
             else:
                 self._move(key, map(sum, [*zip(*alike, strict=True)][SUMS_AT:]))
+
+    def _replace(self, rows: dict[int, Row]) -> None:
+        """Write rows of which some may be known already, joined with those."""
+        for row in self._existing(rows):
+            self._add(row, -1)
+            rows[row[0]] = self._joined(row, rows[row[0]])
+        self._db.executemany(f"INSERT OR REPLACE INTO record VALUES ({_MARKS})", rows.values())
 
     # -- records
 

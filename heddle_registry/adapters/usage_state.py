@@ -25,6 +25,7 @@ from heddle_registry.adapters import usage_names, usage_rows
 from heddle_registry.adapters.atomic_file import folder_mode
 from heddle_registry.adapters.json_parser import json_parser, json_text
 from heddle_registry.adapters.position import Position, position_of
+from heddle_registry.adapters.procfs import Procfs
 from heddle_registry.adapters.transcripts import SourceFault
 from heddle_registry.adapters.usage_names import is_worth_all
 from heddle_registry.adapters.usage_rows import RecordTable
@@ -100,7 +101,7 @@ class UsageState:
             meta = dict(self._db.execute("SELECT key, value FROM meta"))
         except sqlite3.OperationalError:
             meta = {}
-        boot = _boot_id()
+        boot = Procfs().boot_id()
         if meta.get("schema") == str(SCHEMA) and (meta.get("boot") == boot or self._is_whole()):
             if meta["boot"] != boot:
                 self._db.execute("UPDATE meta SET value = ? WHERE key = 'boot'", (boot,))
@@ -142,6 +143,8 @@ class UsageState:
 
     def answer(self, asked: bytes) -> tuple[list[int], list[ActorGroups]] | None:
         """Return the sources and what was found in them, if it is known and nothing changed."""
+        if not asked:
+            return None
         query = "SELECT found FROM answer WHERE asked = ?"
         row = self._db.execute(query, (asked,)).fetchone()
         if row is None:
@@ -300,14 +303,6 @@ def _row(
         else "[]",
         *rest,
     )
-
-
-def _boot_id() -> str:
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
 
 
 def known_sources(

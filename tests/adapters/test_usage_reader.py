@@ -263,11 +263,22 @@ def test_totals_of_a_transcript_that_is_gone_are_kept(tmp_path: Path) -> None:
     assert (report.totals.output_tokens, report.faults[0].code) == (5, "missing")
 
 
+@pytest.mark.parametrize("known", [1, 19, 20, 300])
+def test_records_that_are_known_and_told_again_larger_are_joined_however_many(
+    tmp_path: Path, known: int
+) -> None:
+    path = write(tmp_path / "a.jsonl", *({"id": f"r{n}", "out": 1} for n in range(known)))
+    read(path, state=tmp_path)
+    write(path, *({"id": f"r{n}", "out": 3} for n in range(known + 1)), mode="a")
+    assert outputs(read(path, state=tmp_path)) == {f"path:{path}": 3 * (known + 1)}
+
+
 def test_what_is_unchanged_as_a_whole_is_told_from_the_answer_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = write(tmp_path / "a.jsonl", {"id": "a", "out": 1, "cost": 7, "model": "m", "at": 5})
     two = write(tmp_path / "b.jsonl", {"id": "b", "out": 2, "at": 9}, {"id": "c", "out": 4})
+    monkeypatch.setattr(usage_reader, "MANY_SOURCES", 1)
     first = read(one, two, state=tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr(usage_rows.RecordTable, "groups", None)

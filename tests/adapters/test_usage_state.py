@@ -9,6 +9,7 @@ import pytest
 from heddle_registry.adapters import usage_state
 from heddle_registry.adapters.json_parser import standard_parser
 from heddle_registry.adapters.position import Position
+from heddle_registry.adapters.procfs import Procfs
 from heddle_registry.adapters.transcripts import SourceFault
 from heddle_registry.adapters.usage_state import UsageState, remove_state
 from heddle_registry.core.usage import UsageRecord
@@ -28,9 +29,11 @@ AT = Position(
     companion=(6, 7),
 )
 
+BOOT = ["boot-1"]
+
 
 def filled(path: Path, *, boot: str = "boot-1") -> UsageState:
-    usage_state._boot_id = lambda: boot
+    BOOT[0] = boot
     state = UsageState(str(path))
     state.begin()
     return state
@@ -38,7 +41,7 @@ def filled(path: Path, *, boot: str = "boot-1") -> UsageState:
 
 @pytest.fixture(autouse=True)
 def _own_boot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usage_state, "_boot_id", usage_state._boot_id)
+    monkeypatch.setattr(Procfs, "boot_id", lambda _self: BOOT[0])
 
 
 def join(state: UsageState, source: int, path: str, record: UsageRecord) -> None:
