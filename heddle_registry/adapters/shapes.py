@@ -5,6 +5,8 @@ a value as it is, ``Other | None`` for an object of another shape, ``list[Other]
 list of them, both None by default. Nothing else of a line becomes an object, and making objects is
 most of the time of parsing.
 
+A key that is no name in Python is given by `keyed`.
+
 What does not fit is the default, never an error: transcripts are written by other people's
 programs. So a line is decoded by msgspec (the extra ``fast``) if it fits, and else, or where
 msgspec is missing, taken from the whole parsed object. Both find the same.
@@ -16,7 +18,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from heddle_registry.adapters.json_parser import Text
 
@@ -33,10 +35,21 @@ class ShapeDecoder(NamedTuple):
 
 class _Field(NamedTuple):
     name: str
+    key: str
     default: Any
     inner: type[tuple[Any, ...]] | None
     """The shape of the value or, in a list, of each; None where any value will do."""
     is_list: bool
+
+
+def keyed(**keys: str) -> Callable[[type[Shape]], type[Shape]]:
+    """Tell of fields what their keys are, where those are other than the names."""
+
+    def note(shape: type[Shape]) -> type[Shape]:
+        shape.keys = keys  # type: ignore[attr-defined]
+        return shape
+
+    return note
 
 
 @cache
@@ -57,10 +70,25 @@ def shaped(shape: type[Shape], value: dict[str, Any]) -> Shape:
     return found
 
 
+def members_of(shape: type[tuple[Any, ...]], found: Any) -> Iterator[tuple[str, Any]]:
+    """Yield ``(name, value)`` of the fields that are there, of a list each element."""
+    for name, _, _, _, is_list in _fields_of(shape):
+        value = getattr(found, name)
+        if is_list:
+            yield from ((name, one) for one in value or ())
+        elif value is not None:
+            yield name, value
+
+
+def lists_of(shape: type[tuple[Any, ...]]) -> list[str]:
+    """Return the keys whose values are lists of another shape."""
+    return [field.key for field in _fields_of(shape) if field.is_list]
+
+
 @cache
 def _fields_of(shape: type[tuple[Any, ...]]) -> tuple[_Field, ...]:
     found = []
-    defaults = getattr(shape, "_field_defaults", {})
+    defaults, keys = getattr(shape, "_field_defaults", {}), getattr(shape, "keys", {})
     for name, hint in get_type_hints(shape).items():
         inner = None if hint is Any else _one_of(hint)
         is_list = get_origin(inner) is list
@@ -68,7 +96,7 @@ def _fields_of(shape: type[tuple[Any, ...]]) -> tuple[_Field, ...]:
             (inner,) = get_args(inner)
         if name not in defaults or (inner is not None and defaults[name] is not None):
             raise TypeError(f"{shape.__name__}.{name} needs a default, None for another shape")
-        found.append(_Field(name, defaults[name], inner, is_list))
+        found.append(_Field(name, keys.get(name, name), defaults[name], inner, is_list))
     return tuple(found)
 
 
@@ -80,8 +108,8 @@ def _one_of(hint: Any) -> Any:
 
 def _shaped(shape: type[tuple[Any, ...]], value: dict[str, Any]) -> Any:
     values = []
-    for name, default, inner, is_list in _fields_of(shape):
-        held = value.get(name, default)
+    for _, key, default, inner, is_list in _fields_of(shape):
+        held = value.get(key, default)
         if inner is not None and held is not None:
             held = _of_inner(inner, held, is_list=is_list)
         values.append(held)
@@ -102,10 +130,10 @@ def _struct(shape: type[tuple[Any, ...]]) -> Any:
     from msgspec import defstruct
 
     held: list[tuple[str, Any, Any]] = []
-    for name, default, inner, is_list in _fields_of(shape):
+    for name, _, default, inner, is_list in _fields_of(shape):
         kind: Any = Any
         if inner is not None:
             kind = (list[_struct(inner)] if is_list else _struct(inner)) | None  # type: ignore[misc]
         held.append((name, kind, default))
     # Parsed values hold no cycles: the collector need not know them.
-    return defstruct(shape.__name__, held, gc=False)
+    return defstruct(shape.__name__, held, gc=False, rename=getattr(shape, "keys", None))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,12 +18,13 @@ import attrs
 
 from heddle_registry.adapters.json_parser import json_parser
 from heddle_registry.adapters.position import Position, digest_of, look, samples_digest
-from heddle_registry.adapters.shapes import decoder_of, shaped
+from heddle_registry.adapters.shapes import decoder_of, lists_of, members_of, shaped
 from heddle_registry.adapters.transcript_lines import hits
 from heddle_registry.core.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from io import FileIO
 
     from heddle_registry.adapters.json_parser import Text
     from heddle_registry.adapters.shapes import Shape, ShapeDecoder
@@ -237,34 +239,62 @@ class TranscriptSource:
         A member named in ``arrays`` is yielded element by element, so a document of any size is
         read in little memory. A document that ends too early gives what is complete and a fault.
         """
-        from heddle_registry.adapters.json_stream import object_members
+        with self._document() as file:
+            try:
+                members = self._object(self._small(file)).items()
+            except self._json.errors:
+                yield from self._members(file, arrays)
+                return
+        for key, value in members:
+            inside = value if key in arrays and type(value) is list else (value,)
+            yield from ((key, one) for one in inside)
 
+    def shaped_document(self, shape: type[tuple[Any, ...]]) -> Iterator[tuple[str, Any]]:
+        """Yield of a file that is one JSON object what ``shape`` names, as ``(name, value)``.
+
+        Of a list of another shape each element comes by itself. Else as `document`.
+        """
+        with self._document() as file:
+            try:
+                text = self._small(file)
+                found = self._shape(shape, text)
+            except self._json.errors:
+                for key, value in self._members(file, lists_of(shape)):
+                    part = {key: [value] if key in lists_of(shape) else value}
+                    yield from members_of(shape, shaped(shape, part))
+                return
+        yield from members_of(shape, found)
+
+    def _shape(self, shape: type[Shape], text: bytes) -> Shape:
+        if (decoder := decoder_of(shape)) is not None:
+            with suppress(*self._json.errors):
+                found: Shape = decoder.one(text)
+                return found
+        return shaped(shape, self._object(text))
+
+    def _document(self) -> FileIO:
         if self.position is not None:
             self.position = self.position._replace(whole=True)
-        with open(self._open(), "rb", buffering=0) as file:
-            if (whole := self._small_document(file)) is not None:
-                for key, value in whole.items():
-                    inside = value if key in arrays and type(value) is list else (value,)
-                    yield from ((key, one) for one in inside)
-                return
-            file.seek(0)
-            try:
-                yield from object_members(file, arrays, MAX_LINE_BYTES, self._progress)
-            except ValueError as error:
-                self.fault("torn", str(error))
+        return open(self._open(), "rb", buffering=0)
 
-    def _small_document(self, file: Any) -> dict[str, Any] | None:
-        # Whatever the quick way does not take, the other tells what is wrong with.
+    def _small(self, file: FileIO) -> bytes:
+        """Return all of a small file; nothing of a large one, which no parser takes."""
         text = file.read(BLOCK_BYTES)
         if len(text) == BLOCK_BYTES:
-            return None
-        try:
-            found = self._json.parse(text)
-        except self._json.errors:
-            return None
+            return b""
         if self._progress is not None:
             self._progress(len(text))
-        return found if type(found) is dict else None
+        return text
+
+    def _members(self, file: FileIO, arrays: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        # It tells, too, what is wrong with a document that the quick way did not take.
+        from heddle_registry.adapters.json_stream import object_members
+
+        file.seek(0)
+        try:
+            yield from object_members(file, arrays, MAX_LINE_BYTES, self._progress)
+        except ValueError as error:
+            self.fault("torn", str(error))
 
     def _open(self) -> int:
         descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

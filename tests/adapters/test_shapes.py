@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from heddle_registry.adapters import transcripts
 from heddle_registry.adapters.json_parser import standard_parser
-from heddle_registry.adapters.shapes import decoder_of, shaped
+from heddle_registry.adapters.shapes import decoder_of, keyed, shaped
 from heddle_registry.adapters.transcripts import TranscriptSource
 
 if TYPE_CHECKING:
@@ -116,6 +116,46 @@ def test_values_of_one_shape_are_equal_wherever_they_stand(tmp_path: Path) -> No
     source = TranscriptSource("acme", str(path))
     (found,) = source.shapes(Whole)
     assert found.part == found.parts[0] != found.parts[1]
+
+
+@keyed(patch="$set")
+class Chat(NamedTuple):
+    name: Any = None
+    patch: Part | None = None
+    parts: list[Part] | None = None
+
+
+@pytest.mark.parametrize("size", [1 << 18, 16])
+@pytest.mark.parametrize("has_msgspec", [True, False])
+def test_a_document_is_read_as_far_as_its_shape_goes_however_large_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, size: int, has_msgspec: bool
+) -> None:
+    monkeypatch.setattr(transcripts, "BLOCK_BYTES", size)
+    if not has_msgspec:
+        monkeypatch.setattr(transcripts, "decoder_of", lambda _shape: None)
+        monkeypatch.setattr(transcripts, "json_parser", standard_parser)
+    path = tmp_path / "chat.json"
+    parts = [{"kind": 1, "more": [2]}, 7, {"kind": 3}]
+    given = {"name": "n", "$set": {"kind": 5}, "parts": parts, "other": 6}
+    path.write_text(json.dumps(given, indent=1))
+
+    def found() -> tuple[list[Any], list[str]]:
+        source = TranscriptSource("acme", str(path))
+        members = [(name, plain(one)) for name, one in source.shaped_document(Chat)]
+        return members, [fault.code for fault in source.faults]
+
+    whole = [("name", "n"), ("patch", {"kind": 5}), ("parts", {"kind": 1}), ("parts", {"kind": 3})]
+    assert found() == (whole, [])
+    path.write_text(json.dumps(given)[:-30])
+    assert found() == (whole[:3], ["torn"])
+
+
+def test_a_key_that_is_no_name_is_found_in_every_way(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"$set": {"kind": 1}, "patch": {"kind": 2}}\n{"$set": 5}\n')
+    for needles in ((), (b'"$set"',)):
+        first, second = TranscriptSource("acme", str(path)).shapes(Chat, *needles)
+        assert (first.patch.kind, second.patch) == (1, None)
 
 
 class NoDefault(NamedTuple):

@@ -9,8 +9,9 @@ runs of 0.61 and 5 older files of both formats.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from heddle_registry.adapters.shapes import keyed
 from heddle_registry.core.usage import UsageRecord, count, text
 
 if TYPE_CHECKING:
@@ -21,24 +22,63 @@ if TYPE_CHECKING:
 _HEAD_BYTES: Final = 1 << 16
 
 
+class _Tokens(NamedTuple):
+    input: Any = 0
+    output: Any = 0
+    cached: Any = 0
+    thoughts: Any = 0
+    tool: Any = 0
+    total: Any = None
+
+
+class _Call(NamedTuple):
+    id: Any = None
+
+
+class _Message(NamedTuple):
+    id: Any = None
+    timestamp: Any = None
+    type: Any = None
+    tokens: _Tokens | None = None
+    model: Any = None
+    toolCalls: list[_Call] | None = None
+
+
+class _Chat(NamedTuple):
+    sessionId: Any = None
+    kind: Any = None
+    messages: list[_Message] | None = None
+
+
+@keyed(patch="$set")
+class _Line(NamedTuple):
+    id: Any = None
+    timestamp: Any = None
+    type: Any = None
+    tokens: _Tokens | None = None
+    model: Any = None
+    toolCalls: list[_Call] | None = None
+    sessionId: Any = None
+    kind: Any = None
+    patch: _Chat | None = None
+
+
 def records(source: TranscriptSource) -> Iterator[UsageRecord]:
     """Yield a record for each answer of the model."""
     if _is_document(source):
-        for key, value in source.document("messages"):
-            if key == "sessionId" and isinstance(value, str):
+        for name, value in source.shaped_document(_Chat):
+            if name == "sessionId" and isinstance(value, str):
                 _name(source, value, "")
-            elif key == "kind":
+            elif name == "kind":
                 _name(source, "", str(value))
-            elif key == "messages":
+            elif name == "messages":
                 yield from _message(source, value)
         return
     source.memory["lines"] = True
-    for line in source.json_lines(b'"tokens"', b'"sessionId"'):
-        if "sessionId" in line and "type" not in line:
-            _name(source, str(line["sessionId"]), str(line.get("kind") or ""))
-        patch = line.get("$set")
-        messages = patch.get("messages") if isinstance(patch, dict) else [line]
-        for message in messages if isinstance(messages, list) else ():
+    for line in source.shapes(_Line):
+        if line.sessionId and line.type is None:
+            _name(source, str(line.sessionId), str(line.kind or ""))
+        for message in (line.patch.messages or ()) if line.patch is not None else (line,):
             yield from _message(source, message)
 
 
@@ -70,25 +110,24 @@ def _name(source: TranscriptSource, session: str, kind: str) -> None:
     source.declare(f"agent:{name}", f"session:{parent if parent != 'chats' else session}")
 
 
-def _message(source: TranscriptSource, message: Any) -> Iterator[UsageRecord]:
-    tokens = message.get("tokens") if isinstance(message, dict) else None
-    if not isinstance(tokens, dict) or message.get("type") != "gemini":
+def _message(source: TranscriptSource, message: _Message | _Line) -> Iterator[UsageRecord]:
+    tokens = message.tokens
+    if tokens is None or message.type != "gemini":
         return
-    given, cached = count(tokens.get("input")), count(tokens.get("cached"))
-    thoughts, tool = count(tokens.get("thoughts")), count(tokens.get("tool"))
-    spoken, total = count(tokens.get("output")), tokens.get("total")
+    given, cached = count(tokens.input), count(tokens.cached)
+    thoughts, tool = count(tokens.thoughts), count(tokens.tool)
+    spoken, total = count(tokens.output), tokens.total
     apart = given + cached + spoken + thoughts == total and cached > 0
     fresh = given if apart else max(0, given - cached)
     if tool and total != given + spoken + thoughts:
         fresh += tool
-    calls = message.get("toolCalls")
     yield UsageRecord(
-        id=str(message.get("id") or f"{source.path}:{message.get('timestamp')}"),
+        id=str(message.id or f"{source.path}:{message.timestamp}"),
         input=fresh,
         cache_read=cached,
         output=spoken + thoughts,
         reasoning=thoughts,
-        tool_calls=len(calls) if isinstance(calls, list) else 0,
-        model=text(message.get("model")),
-        at=message.get("timestamp"),
+        tool_calls=len(message.toolCalls or ()),
+        model=text(message.model),
+        at=message.timestamp,
     )
