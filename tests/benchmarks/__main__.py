@@ -26,7 +26,7 @@ def main() -> int:
     words = [word for word in sys.argv[1:] if not word.startswith("/")]
     command = " ".join(["python -m tests.benchmarks", *words])
     if args.only == "usage":
-        page.write_section(usage.section(usage.measure(args.disk, args.usage_mb, 3), command))
+        page.write_section(usage.section(usage.measure(args.disk, args.usage_mb, 5), command))
         return 0
     sizes = [int(word) for word in args.sizes.split(",")]
     media: dict[str, dict[int, dict[str, float]]] = {}
@@ -56,7 +56,7 @@ def main() -> int:
     finally:
         shutil.rmtree(base)
     page.write(command, media, whole, crowd, plots=not args.no_plots)
-    page.write_section(usage.section(usage.measure(args.disk, args.usage_mb, 3), command))
+    page.write_section(usage.section(usage.measure(args.disk, args.usage_mb, 5), command))
     return 0
 
 
