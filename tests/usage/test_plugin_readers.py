@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
+import tomllib
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from heddle_registry import Harness, UsageRecord, hookimpl
 from heddle_registry.adapters.usage_reader import read_usage
 from heddle_registry.plugins import Plugins
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def plugin(harness: str, usage: Any) -> SimpleNamespace:
@@ -57,3 +56,16 @@ def test_the_first_plugin_by_name_that_answers_reads_and_a_raising_one_costs_its
     assert set(readers) == {"acme", "bad"}
     assert (report.totals.input_tokens, report.totals.cache_read_tokens) == (5, 2)
     assert [(fault.code, fault.detail) for fault in report.faults] == [("plugin", "SystemExit: 3")]
+
+
+def test_a_plugin_of_ours_that_reads_by_shapes_brings_what_makes_that_quick() -> None:
+    by_shapes, with_decoder = set(), set()
+    for project in (Path(__file__).parents[2] / "plugins").glob("*/pyproject.toml"):
+        code = "".join(file.read_text() for file in project.parent.glob("heddle_*/*.py"))
+        if "source.shape" in code:
+            by_shapes.add(project.parent.name)
+        needed = tomllib.loads(project.read_text())["project"]["dependencies"]
+        if any(one.startswith("heddle-registry[fast]") for one in needed):
+            with_decoder.add(project.parent.name)
+    assert by_shapes == with_decoder
+    assert by_shapes >= {"claude-code", "codex", "gemini-cli"}
