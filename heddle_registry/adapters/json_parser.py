@@ -34,7 +34,8 @@ def standard_parser() -> JsonParser:
     """Return the standard library's parser."""
     import json
 
-    return JsonParser(lambda text: json.loads(bytes(text)), (ValueError, RecursionError))
+    # As text: of bytes it takes what is no UTF-8, and in other encodings.
+    return JsonParser(lambda text: json.loads(str(text, "utf-8")), (ValueError, RecursionError))
 
 
 def json_text(value: object) -> str:

@@ -46,7 +46,7 @@ def keyed(**keys: str) -> Callable[[type[Shape]], type[Shape]]:
     """Tell of fields what their keys are, where those are other than the names."""
 
     def note(shape: type[Shape]) -> type[Shape]:
-        shape.keys = keys  # type: ignore[attr-defined]
+        shape._keys = keys  # type: ignore[attr-defined]  # noqa: SLF001 - no field begins so
         return shape
 
     return note
@@ -71,12 +71,12 @@ def shaped(shape: type[Shape], value: dict[str, Any]) -> Shape:
 
 
 def members_of(shape: type[tuple[Any, ...]], found: Any) -> Iterator[tuple[str, Any]]:
-    """Yield ``(name, value)`` of the fields that are there, of a list each element."""
-    for name, _, _, _, is_list in _fields_of(shape):
+    """Yield ``(name, value)`` of the fields that are not their defaults, of a list each element."""
+    for name, _, default, _, is_list in _fields_of(shape):
         value = getattr(found, name)
         if is_list:
             yield from ((name, one) for one in value or ())
-        elif value is not None:
+        elif value != default:
             yield name, value
 
 
@@ -87,23 +87,28 @@ def lists_of(shape: type[tuple[Any, ...]]) -> list[str]:
 
 @cache
 def _fields_of(shape: type[tuple[Any, ...]]) -> tuple[_Field, ...]:
+    defaults, keys = getattr(shape, "_field_defaults", {}), getattr(shape, "_keys", {})
+    if unknown := keys.keys() - defaults.keys():
+        raise TypeError(f"{shape.__name__} has no field {min(unknown)} with a default")
     found = []
-    defaults, keys = getattr(shape, "_field_defaults", {}), getattr(shape, "keys", {})
     for name, hint in get_type_hints(shape).items():
-        inner = None if hint is Any else _one_of(hint)
-        is_list = get_origin(inner) is list
-        if is_list:
-            (inner,) = get_args(inner)
+        inner, is_list = (None, False) if hint is Any else _inner_of(hint)
+        if hint is not Any and (inner is shape or not hasattr(inner, "_field_defaults")):
+            raise TypeError(f"{shape.__name__}.{name} must be Any, or another shape, a list of it")
         if name not in defaults or (inner is not None and defaults[name] is not None):
             raise TypeError(f"{shape.__name__}.{name} needs a default, None for another shape")
         found.append(_Field(name, keys.get(name, name), defaults[name], inner, is_list))
     return tuple(found)
 
 
-def _one_of(hint: Any) -> Any:
-    """Return the one part of a hint that is not None."""
-    (inner,) = (one for one in get_args(hint) if one is not type(None))
-    return inner
+def _inner_of(hint: Any) -> tuple[Any, bool]:
+    """Return what ``… | None`` and ``list[…] | None`` are of, and whether it is a list."""
+    parts = [part for part in get_args(hint) if part is not type(None)]
+    if len(parts) != 1 or len(get_args(hint)) != 2:  # noqa: PLR2004 - something, and None
+        return None, False
+    if get_origin(parts[0]) is list:
+        return get_args(parts[0])[0], True
+    return parts[0], False
 
 
 def _shaped(shape: type[tuple[Any, ...]], value: dict[str, Any]) -> Any:
@@ -136,4 +141,4 @@ def _struct(shape: type[tuple[Any, ...]]) -> Any:
             kind = (list[_struct(inner)] if is_list else _struct(inner)) | None  # type: ignore[misc]
         held.append((name, kind, default))
     # Parsed values hold no cycles: the collector need not know them.
-    return defstruct(shape.__name__, held, gc=False, rename=getattr(shape, "keys", None))
+    return defstruct(shape.__name__, held, gc=False, rename=getattr(shape, "_keys", None))

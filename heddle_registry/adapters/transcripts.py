@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from heddle_registry.adapters.json_parser import json_parser
+from heddle_registry.adapters.json_parser import json_parser, standard_parser
 from heddle_registry.adapters.position import Position, digest_of, look, samples_digest
 from heddle_registry.adapters.shapes import decoder_of, lists_of, members_of, shaped
 from heddle_registry.adapters.transcript_lines import hits
@@ -33,6 +33,7 @@ BLOCK_BYTES: Final = 1 << 18
 MAX_LINE_BYTES: Final = 16 << 20
 """A longer line is skipped with a fault: it would cost several times its size in memory."""
 MAX_GLUED_STARTS: Final = 64
+"""So many beginnings of a record are tried in vain in one line."""
 _HEAD_BYTES: Final = 4096
 
 
@@ -51,9 +52,10 @@ class TranscriptSource:
     """One transcript as a plugin sees it.
 
     A plugin reads it by *one* of `lines`, `json_lines`, `shapes` (append-only files: new complete
-    lines only), `document` (one JSON document, rewritten as a whole) or, for a folder or database,
-    by ``path`` itself. ``memory`` is a JSON-able dict that comes back at the next read: current
-    model, running state. `declare` names the actor that records without an ``actor`` belong to.
+    lines only), `document`, `shaped_document` (one JSON document, rewritten as a whole) or, for a
+    folder or database, by ``path`` itself. ``memory`` is a dict that comes back at the next read
+    (current model, running state), as JSON keeps it: text, numbers, lists, dicts with text for
+    keys. `declare` names the actor that records without an ``actor`` belong to.
     """
 
     def __init__(
@@ -134,20 +136,21 @@ class TranscriptSource:
         """
         return self._each(needles, self._object, None)
 
-    def shapes(self, shape: type[Shape], *needles: bytes) -> Iterator[Shape]:
+    def shapes(self, shape: type[Shape], *needles: bytes, at_once: bool = False) -> Iterator[Shape]:
         """Yield what `json_lines` does, but of each object only what ``shape`` names.
 
         What is yielded has the attributes of `adapters.shapes`' named tuples. It takes four fifths
-        of the time. Without needles many lines are decoded at once, in less than half: the
-        quickest way where most of them matter. ``line_at`` and ``line_bytes`` are then not those
-        of each, and a record that somebody spread over several lines may be found or not.
+        of the time. ``at_once`` decodes many lines by one call, in less than half: the quickest
+        way where most lines matter. Then lines without a needle may come too, ``line_at`` and
+        ``line_bytes`` are not those of each, and a record that somebody spread over several lines
+        may be found or not.
         """
         decoder = decoder_of(shape)
         if decoder is None:
             return self._each(needles, lambda text: shaped(shape, self._object(text)), shape)
-        if needles:
-            return self._each(needles, decoder.one, shape)
-        return chain.from_iterable(self._blocks_of_shapes(decoder, shape))
+        if at_once:
+            return chain.from_iterable(self._at_once(decoder, shape, needles))
+        return self._each(needles, decoder.one, shape)
 
     def _each(
         self,
@@ -166,8 +169,8 @@ class TranscriptSource:
                         continue
                     yield found
 
-    def _blocks_of_shapes(
-        self, decoder: ShapeDecoder, shape: type[tuple[Any, ...]]
+    def _at_once(
+        self, decoder: ShapeDecoder, shape: type[tuple[Any, ...]], needles: tuple[bytes, ...]
     ) -> Iterator[Iterable[Any]]:
         for block, limit, base in self._blocks(tail=True):
             with memoryview(block) as view:
@@ -176,7 +179,7 @@ class TranscriptSource:
                 except self._json.errors:
                     # A line is torn, or does not fit: each by itself.
                     found = []
-                    for start, end in hits(block, limit, ()):
+                    for start, end in hits(block, limit, needles):
                         self.line_at = base + start
                         try:
                             found.append(decoder.one(view[start:end]))
@@ -215,10 +218,10 @@ class TranscriptSource:
         at = tried = found = 0
         most = max(4, min(MAX_GLUED_STARTS, MAX_LINE_BYTES // (len(text) + 1)))
         while at < len(text) and tried < most:
-            tried += 1
             try:
                 record, after = decoder.raw_decode(text, at)
             except (ValueError, RecursionError):
+                tried += 1
                 following = starts.search(text, at + 1)
                 if following is None:
                     break
@@ -379,11 +382,12 @@ class TranscriptSource:
     def _is_object(self, text: bytearray) -> bool:
         if not text.rstrip().endswith(b"}"):
             return False
-        try:
-            self._object(text)
-        except self._json.errors:
-            return False
-        return True
+        for parser in (self._json, standard_parser()):  # the one takes what the other does not
+            try:
+                return type(parser.parse(text)) is dict
+            except parser.errors:
+                continue
+        return False
 
 
 class NotAFileError(OSError):

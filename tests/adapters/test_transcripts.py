@@ -31,7 +31,7 @@ class Shape(NamedTuple):
 WAYS: list[Callable[[TranscriptSource], list[Any]]] = [
     lambda source: list(source.json_lines(b'"usage"')),
     lambda source: [{"n": one.n, "usage": one.usage} for one in source.shapes(Shape, b'"usage"')],
-    lambda source: [{"n": one.n, "usage": one.usage} for one in source.shapes(Shape)],
+    lambda source: [{"n": one.n, "usage": one.usage} for one in source.shapes(Shape, at_once=True)],
 ]
 
 

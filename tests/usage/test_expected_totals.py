@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,13 @@ from hypothesis import strategies as st
 from heddle_registry.adapters import transcripts
 from heddle_registry.adapters.json_parser import standard_parser
 from heddle_registry.adapters.transcript_folders import discover
-from heddle_registry.adapters.usage_reader import UsageReport, read_usage
+from heddle_registry.adapters.usage_reader import read_usage
 from heddle_registry.core.usage import UsageTotals, roll_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from heddle_registry.adapters.usage_report import UsageReport
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "transcripts"
@@ -168,9 +171,6 @@ def test_real_files_read_in_pieces_give_what_they_give_in_one(tmp_path: Path) ->
         }
 
 
-CODEX = [*RECORDED.glob("codex/**/rollout-*.jsonl"), *SHARED.glob("codex/*/*.jsonl")]
-
-
 @contextmanager
 def without_msgspec() -> Iterator[None]:
     """As where the extra ``fast`` is not installed."""
@@ -182,13 +182,6 @@ def without_msgspec() -> Iterator[None]:
 
 def found_in(report: UsageReport) -> Any:
     return report.faults, {row.actor: (row.parent, row.by_model) for row in report.rows}
-
-
-def both_ways(path: Path) -> list[Any]:
-    sources = [("codex", str(path), None)]
-    quick = found_in(read_usage(sources, READERS))
-    with without_msgspec():
-        return [quick, found_in(read_usage(sources, READERS))]
 
 
 @pytest.mark.parametrize("name", SESSIONS)
@@ -208,24 +201,60 @@ def test_a_recorded_run_is_the_same_where_msgspec_is_missing(run: str) -> None:
     assert quick[1]
 
 
-LINES = sorted(
-    {line for file in CODEX for line in file.read_bytes().splitlines() if len(line) < 4000}
-)
-TORN = st.tuples(st.sampled_from(LINES), st.floats(0.05, 0.9)).map(
-    lambda torn: torn[0][: int(len(torn[0]) * torn[1])]
-)
-GLUED = st.tuples(st.sampled_from(LINES) | TORN, st.sampled_from(LINES)).map(b"".join)
-AGAIN = st.integers(1, 4)
+FAMILIES = ["claude", "codex", "copilot", "gemini", "pi", "qwen"]
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    st.lists(st.tuples(st.sampled_from(LINES), AGAIN) | st.tuples(TORN | GLUED, AGAIN), max_size=30)
-)
-def test_however_lines_are_torn_glued_repeated_and_mixed_both_ways_find_the_same(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[tuple[bytes, int]]
+@cache
+def lines_of(family: str) -> list[bytes]:
+    files = (file for top in (RECORDED, SHARED) for file in (top / family).rglob("*.jsonl"))
+    every = {line for file in files for line in file.read_bytes().splitlines()}
+    return sorted(line for line in every if 0 < len(line) < 4000)
+
+
+def torn(line: bytes, where: float) -> bytes:
+    return line[: int(len(line) * where)]
+
+
+def retyped(line: bytes, where: float, value: Any) -> bytes:
+    """The line with another value in one of its places."""
+    try:
+        whole = [json.loads(line)]
+    except ValueError:
+        return line
+    places: list[tuple[Any, Any]] = []
+    ahead: list[Any] = [whole]
+    while ahead:
+        held = ahead.pop()
+        found = [*(held.items() if isinstance(held, dict) else enumerate(held))]
+        places += [(held, key) for key, _ in found]
+        ahead += [inner for _, inner in found if isinstance(inner, (dict, list))]
+    held, key = places[int(len(places) * where)]
+    held[key] = value
+    return json.dumps(whole[0]).encode()
+
+
+WHERE = st.floats(0.05, 0.95)
+VALUES = [None, True, "5", 5, -5, 5.5, 1e25, 10**25, [], {}, [5], {"type": "assistant"}, "\ud800"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_however_lines_are_torn_glued_retyped_and_mixed_both_ways_find_the_same(
+    tmp_path_factory: pytest.TempPathFactory, family: str, data: st.DataObject
 ) -> None:
+    if not lines_of(family):
+        pytest.skip("the real transcripts are not beside the checkout")
+    line = st.sampled_from(lines_of(family))
+    part = st.builds(torn, line, WHERE)
+    odd = st.builds(retyped, line, WHERE, st.sampled_from(VALUES))
+    glued = st.tuples(line | part, line | odd).map(b"".join)
+    again = st.tuples(line | line | odd | part | glued, st.integers(1, 3))
+    lines = data.draw(st.lists(again, max_size=20))
     path = tmp_path_factory.mktemp("mangled") / "rollout.jsonl"
-    path.write_bytes(b"".join((line + b"\n") * times for line, times in lines))
-    quick, slow = both_ways(path)
-    assert quick == slow
+    path.write_bytes(b"".join((one + b"\n") * times for one, times in lines))
+    sources = [(HARNESS_OF.get(family, family), str(path), None)]
+    quick = found_in(read_usage(sources, READERS))
+    with without_msgspec():
+        assert found_in(read_usage(sources, READERS)) == quick
+    assert "plugin" not in {fault.code for fault in quick[0]}

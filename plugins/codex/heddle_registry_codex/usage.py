@@ -36,6 +36,20 @@ MAX_RUN: Final = 500
 _THREAD: Final = re.compile(r"rollout-.*-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl$")
 
 
+_OF_EXEC: Final = ("turn.completed", "thread.started")
+_TURNS: Final = ("turn_context", "session_meta", "token_usage_record")
+"""Not sets: a type that is no text has no hash."""
+_NEEDLES: Final = (
+    b'"token_count"',
+    b'"token_usage_record"',
+    b'"session_meta"',
+    b'"turn_context"',
+    b'_call"',
+    b'"turn.completed"',
+    b'"thread.started"',
+)
+
+
 class _Usage(NamedTuple):
     input_tokens: Any = 0
     cached_input_tokens: Any = 0
@@ -83,20 +97,20 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord | UsageCounter | U
     before, called = dict(calls), 0
     linked, told = _linked(memory), None
     run: list[Reading] = []
-    for line in source.shapes(_Line):
+    for line in source.shapes(_Line, *_NEEDLES, at_once=True):
         kind, payload = line.type, line.payload
         if payload is None:
-            if kind == "turn.completed":
-                yield from _reading(source, line, line.usage, None)
-            elif kind == "thread.started":
-                memory["thread"] = line.thread_id
-                source.declare(f"thread:{memory['thread']}")
+            if kind in _OF_EXEC:
+                if run:
+                    yield _run(source, run)
+                run, told = [], None
+                yield from _of_exec(source, line)
         elif kind == "response_item":
             if str(payload.type)[-5:] == "_call" and not (
                 linked and _copied_item(memory, instant_s(line.timestamp))
             ):
                 called += 1
-        elif kind == "event_msg":
+        elif kind == "event_msg" and payload.type == "token_count":
             info = payload.info
             # Totals are told twice, and of a copied history each is looked at.
             if info is None or (total := info.total_token_usage) is None or total == told:
@@ -111,7 +125,7 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord | UsageCounter | U
             if len(run) == MAX_RUN:
                 yield _run(source, run)
                 run = []
-        elif kind in {"turn_context", "session_meta", "token_usage_record"}:
+        elif kind in _TURNS:
             if kind == "turn_context" and payload.model == memory.get("model"):
                 continue
             # What was told so far is of the model and thread before.
@@ -135,6 +149,14 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord | UsageCounter | U
             yield _calls(source, model, number)
 
 
+def _of_exec(source: TranscriptSource, line: _Line) -> Iterator[UsageCounter]:
+    if line.type == "turn.completed":
+        yield from _reading(source, line, line.usage, None)
+    else:
+        source.memory["thread"] = line.thread_id
+        source.declare(f"thread:{line.thread_id}")
+
+
 def _calls(source: TranscriptSource, model: str, number: int) -> UsageRecord:
     # How many there are by now: in a longer copy of the file there are more, never other.
     key = f"{source.memory.get('thread') or source.path}:calls:{model}"
@@ -155,6 +177,8 @@ def _meta(source: TranscriptSource, payload: _Payload, line: _Line) -> None:
     memory, thread = source.memory, text(payload.id)
     if memory.get("thread") is None:
         memory["thread"] = _own_thread(source, thread)
+    elif thread is None:
+        return  # it tells of nobody
     if memory["thread"] == thread:
         if "started_s" not in memory:
             memory["started_s"] = instant_s(payload.timestamp or line.timestamp)

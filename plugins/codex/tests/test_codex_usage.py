@@ -293,3 +293,34 @@ def test_a_long_run_of_totals_of_one_model_is_counted_once_and_to_its_end(tmp_pa
     found = rows(path)["t1"]
     assert (found.totals.output_tokens, found.totals.requests) == (len(totals), len(totals))
     assert set(found.by_model) == {"gpt-x"}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"type": [], "payload": {}},
+        {"type": {}, "payload": {"type": [1]}},
+        {"type": "response_item", "payload": {"type": ["function_call"]}},
+        {"type": "turn_context", "payload": {"model": {}}},
+        {"type": "session_meta", "payload": {"id": []}},
+        {"type": "event_msg", "payload": {"type": 7, "info": {"total_token_usage": []}}},
+        {"timestamp": {}, "type": "event_msg", "payload": {"info": "x"}},
+        {"type": "turn.completed", "usage": 7},
+        {"payload": 5},
+    ],
+)
+def test_a_line_of_another_kind_costs_itself_alone(tmp_path: Path, odd: dict[str, Any]) -> None:
+    lines = [count(2, usage(4, 40, 9)), turn(3), odd, count(4, usage(9, 90, 20))]
+    path = write(tmp_path / "rollout.jsonl", meta("t1"), *lines)
+    assert outputs(path) == {"t1": 9}
+    assert told_of(path)[1] == []
+
+
+def test_lines_of_both_kinds_in_one_file_are_counted_in_their_order(tmp_path: Path) -> None:
+    total = {"type": "turn.completed", "usage": usage(30, 300)}
+    lines = [count(1, usage(10, 100)), count(2, usage(20, 200)), total, count(4, usage(40, 400))]
+    path = write(tmp_path / "rollout.jsonl", meta("t1"), *lines)
+    assert outputs(path) == {"t1": 40}
+    started = {"type": "thread.started", "thread_id": "t2"}
+    path = write(tmp_path / "b.jsonl", meta("t1"), lines[0], started, total)
+    assert outputs(path) == {"t1": 10, "t2": 30}

@@ -29,6 +29,8 @@ _KINDS: Final = (
     "tool.execution_start",
 )
 
+_NEEDLES: Final = (b'"session.', b'"assistant.message"', b'"tool.execution_start"')
+
 
 class _Usage(NamedTuple):
     inputTokens: Any = 0
@@ -63,7 +65,7 @@ class _Event(NamedTuple):
 def records(source: TranscriptSource) -> Iterator[UsageRecord]:
     """Yield calls where they are told, else what a process told at its end, else live output."""
     memory = source.memory
-    for event in source.shapes(_Event):
+    for event in source.shapes(_Event, *_NEEDLES, at_once=True):
         kind, data, at = event.type, event.data, event.timestamp
         if kind not in _KINDS or data is None:
             continue
@@ -79,7 +81,7 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
         if agent:
             source.link(actor, f"session:{memory['session']}")
         if kind == "tool.execution_start":
-            call = data.toolCallId or event.id or at
+            call = data.toolCallId or event.id or _unnamed(memory)
             key = f"{memory['session']}:{call}"
             yield UsageRecord(key, tool_calls=1, requests=0, at=at, actor=actor)
         elif kind == "session.usage_record":
@@ -113,6 +115,11 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
             if not memory["told"]:
                 yield from _shutdown(data, event, at)
             memory.update(process=memory["process"] + 1, told=False)
+
+
+def _unnamed(memory: dict[str, Any]) -> int:
+    memory["unnamed"] = memory.get("unnamed", 0) + 1
+    return int(memory["unnamed"])
 
 
 def _no_live(memory: dict[str, Any]) -> Iterator[UsageRecord]:

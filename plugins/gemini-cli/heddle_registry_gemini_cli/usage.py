@@ -74,8 +74,8 @@ def records(source: TranscriptSource) -> Iterator[UsageRecord]:
             elif name == "messages":
                 yield from _message(source, value)
         return
-    source.memory["lines"] = True
-    for line in source.shapes(_Line):
+    for line in source.shapes(_Line, b'"tokens"', b'"sessionId"', at_once=True):
+        source.memory["lines"] = True
         if line.sessionId and line.type is None:
             _name(source, str(line.sessionId), str(line.kind or ""))
         for message in (line.patch.messages or ()) if line.patch is not None else (line,):

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from heddle_registry_gemini_cli.usage import records
 
-from heddle_registry.adapters.usage_reader import UsageReport, read_usage
+from heddle_registry.adapters.usage_reader import read_usage
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from heddle_registry.adapters.usage_report import UsageReport
 
 HEAD = {"sessionId": "s1", "projectHash": "h", "kind": "main"}
 
@@ -80,3 +82,18 @@ def test_cached_and_tool_tokens_lie_where_the_total_says(tmp_path: Path) -> None
     tool = {"tool": 7, "total": 122}
     path = lines(tmp_path / "s.jsonl", HEAD, answer("m1", tokens=apart), answer("m2", tokens=tool))
     assert read(path).totals.input_tokens == 100 + 67
+
+
+@pytest.mark.parametrize("first", ["", "{", '{"sess'])
+def test_a_document_that_was_seen_before_it_was_written_is_read_when_it_is(
+    tmp_path: Path, first: str
+) -> None:
+    path = tmp_path / "session-1.json"
+    path.write_text(first)
+    read(path, state=tmp_path)
+    whole = json.dumps({"sessionId": "s1", "messages": [answer("m1")]}, indent=1)
+    with path.open("a") as file:
+        file.write(whole.removeprefix(first))
+    if not whole.startswith(first):
+        path.write_text(whole)
+    assert read(path, state=tmp_path).totals.requests == 1

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from heddle_registry_opencode.usage import records
 
-from heddle_registry.adapters.usage_reader import UsageReport, read_usage
+from heddle_registry.adapters.usage_reader import read_usage
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from heddle_registry.adapters.usage_report import UsageReport
 
 
 def message(name: str, session: str = "s1", **more: Any) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class _Line(NamedTuple):
 
 def records(source: TranscriptSource) -> Iterator[UsageRecord]:
     """Yield a record for each assistant message."""
-    for line in source.shapes(_Line):
+    for line in source.shapes(_Line, b'"usage"', b'"session"', at_once=True):
         message = line.message
         if line.type == "session" and line.id:
             source.declare(f"session:{line.id}")

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from heddle_registry_qwen_code.usage import records
 
-from heddle_registry.adapters.usage_reader import UsageReport, read_usage
+from heddle_registry.adapters.usage_reader import read_usage
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from heddle_registry.adapters.usage_report import UsageReport
 
 USAGE = {
     "promptTokenCount": 100,
