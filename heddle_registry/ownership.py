@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from heddle_registry.adapters.transcripts import SourceFault
-    from heddle_registry.adapters.usage_reader import Prices, UsageReport, UsageRow
+    from heddle_registry.adapters.usage_report import Prices, UsageReport, UsageRow
     from heddle_registry.core.entry import AgentEntry
     from heddle_registry.core.usage import UsageTotals
     from heddle_registry.plugins import Plugins

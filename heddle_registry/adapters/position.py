@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 _TAIL_BYTES: Final = 1024
 _SAMPLE_BYTES: Final = 128
-_MOST: Final = (1 << 63) - 1
-_STAMP: Final = struct.Struct("<qQqqqqq?")
+_MOST, _ALL = (1 << 63) - 1, 1 << 64
+_STAMP: Final = struct.Struct("<QQqqqqq?")
 _pack, _unpack = _STAMP.pack, _STAMP.unpack
 
 
@@ -53,10 +53,10 @@ def absolute(path: str) -> str:
 
 
 def stamp_of(path: str) -> bytes:
-    """Return all that tells whether a file was touched; nothing if it is gone."""
+    """Return all that tells whether a file was touched; nothing if it cannot be looked at."""
     try:
         now = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except (OSError, ValueError):  # no file, no permission, a circle of links, a zero in the name
         return b""
     log_size = log_ns = 0
     if path.endswith(".db"):
@@ -71,9 +71,10 @@ def stamp_of(path: str) -> bytes:
             now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns,
             log_size, log_ns, is_folder,
         )  # fmt: skip
-    except struct.error:  # after the year 2262, which no column holds either
+    except struct.error:  # after the year 2262, which no column holds either, or a device below 0
         times = [min(time_ns, _MOST) for time_ns in (now.st_mtime_ns, now.st_ctime_ns, log_ns)]
-        return _pack(now.st_dev, now.st_ino, now.st_size, *times[:2], log_size, times[2], is_folder)
+        device, inode = now.st_dev % _ALL, now.st_ino % _ALL
+        return _pack(device, inode, now.st_size, *times[:2], log_size, times[2], is_folder)
 
 
 def is_all_told(stamp: bytes) -> bool:
@@ -90,7 +91,7 @@ def digest_of_stamps(stamps: Mapping[tuple[str, str], bytes]) -> bytes:
 
 
 def look(path: str) -> Position | None:
-    """Return a fresh position at the beginning of the file as it is now; None if it is gone."""
+    """Return a position at the beginning of the file as it is now; None as `stamp_of`."""
     stamp = stamp_of(path)
     return position_of(stamp) if stamp else None
 

@@ -1,13 +1,10 @@
-"""From transcripts to totals per actor: positions, joins, faults, prices."""
+"""From transcripts to totals per actor: positions, joins, faults."""
 
 from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from operator import attrgetter
-from typing import TYPE_CHECKING, Final, Protocol
-
-import attrs
+from typing import TYPE_CHECKING, Final
 
 from heddle_registry.adapters.garbage import collecting_seldom
 from heddle_registry.adapters.position import (
@@ -27,26 +24,23 @@ from heddle_registry.adapters.transcripts import (
     TranscriptSource,
 )
 from heddle_registry.adapters.usage_names import SourceActors
+from heddle_registry.adapters.usage_report import UsageReport, rows_of
 from heddle_registry.adapters.usage_row import DOCUMENT
 from heddle_registry.core.readings import UsageReadings, readings_delta
-from heddle_registry.core.record import Record
 from heddle_registry.core.usage import (
     UsageCounter,
     UsageRecord,
-    UsageTotals,
     counter_delta,
     instant_s,
     sum_totals,
-    totals_of,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from heddle_registry.adapters.usage_report import Prices
     from heddle_registry.adapters.usage_row import SourceRows
-    from heddle_registry.adapters.usage_rows import ActorGroups
     from heddle_registry.adapters.usage_state import KnownSource, UsageState
-    from heddle_registry.core.usage import UsageGroup
 
     Records = Callable[[TranscriptSource], Iterable[UsageRecord | UsageCounter] | None]
     Source = tuple[str, str, str | None]
@@ -63,41 +57,6 @@ SMALL_BYTES: Final = 1 << 14
 """Enough for what was appended; a whole block takes a tenth of such a read's time to make."""
 MANY_SOURCES: Final = 10
 """Of fewer, neither to put the collector off nor to keep the answer is worth its cost."""
-
-
-class Prices(Protocol):
-    """What a price adapter answers; `prices.GenaiPrices` is the one we ship."""
-
-    def estimate(self, harness: str, group: UsageGroup) -> int | None:
-        """Return the cost of a group in millionths of a US dollar; None where it is unknown."""
-        ...
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class UsageRow(Record):
-    """One actor's own usage (never its children's)."""
-
-    actor: str
-    """The native key, ``harness:kind:id``; ``harness:path:…`` where the transcript names nobody."""
-    harness: str
-    parent: str | None
-    """The native key of the parent, where a transcript tells."""
-    sources: tuple[str, ...]
-    totals: UsageTotals
-    by_model: Mapping[str | None, UsageTotals]
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class UsageReport(Record):
-    """What `read_usage` found. ``faults`` names the sources that could not be read in full."""
-
-    rows: tuple[UsageRow, ...]
-    faults: tuple[SourceFault, ...]
-    totals: UsageTotals
-
-    def parents(self) -> dict[str, str | None]:
-        """Return each row's parent, as `core.usage.roll_up` wants it."""
-        return {row.actor: row.parent for row in self.rows}
 
 
 def read_usage(
@@ -158,29 +117,17 @@ def _run(
         state.close()
 
 
-def _rows(
-    found: Iterable[ActorGroups], numbers: Mapping[int, str], prices: Prices | None
-) -> tuple[UsageRow, ...]:
-    rows = []
-    for key, harness, parent, held_by, groups in found:
-        by_model: dict[str | None, UsageTotals] = {}
-        for group in groups:
-            estimate, model = None, group.model
-            if prices is not None and not group.costed:
-                estimate = prices.estimate(harness, group)
-            totals = totals_of(group, estimate)
-            by_model[model] = by_model[model] + totals if model in by_model else totals
-        rows.append(
-            UsageRow(
-                actor=key,
-                harness=harness,
-                parent=parent,
-                sources=tuple(sorted(map(numbers.__getitem__, held_by))),
-                totals=sum_totals(by_model.values()),
-                by_model=by_model,
-            )
-        )
-    return tuple(sorted(rows, key=attrgetter("actor")))
+def _why_unseen(path: str, *, is_known: bool) -> tuple[str, str]:
+    """Return the code and the detail of a file that cannot be looked at."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        return "unreadable", getattr(error, "strerror", None) or str(error)
+    if is_known:
+        return "missing", "it is gone; its totals are those of the last read"
+    return "missing", "there is no such file"
 
 
 class _StateBroken(Exception):
@@ -204,6 +151,8 @@ class _Reading:
         self._buffer = bytearray(SMALL_BYTES)
         self._done = self._whole = 0
         self._faults: list[SourceFault] = []
+        self._is_kept = True
+        """All faults are kept with their sources: the next read would find them again."""
         import sqlite3
 
         self._broken = sqlite3.Error
@@ -219,12 +168,12 @@ class _Reading:
         if answer is None:
             numbers = self._bring_up_to_date(keys, stamps)
             found = state.records.groups(numbers, *window)
-            state.commit(b"" if self._faults else asked, numbers, found)
+            state.commit(asked if self._is_kept else b"", numbers, found, self._faults)
         else:
-            numbers = dict(zip(answer[0], (path for _, path in keys), strict=True))
-            found = answer[1]
+            numbers = dict(zip(answer.sources, (path for _, path in keys), strict=True))
+            found, self._faults = answer.found, answer.faults
             state.commit()
-        rows = _rows(found, numbers, prices)
+        rows = rows_of(found, numbers, prices)
         return UsageReport(
             rows=rows,
             faults=tuple(dict.fromkeys(self._faults)),
@@ -269,14 +218,10 @@ class _Reading:
         """Bring one source up to date and return its number; 0 if nothing is known of it."""
         reader = self._readers.get(harness)
         if now is None or reader is None:
-            if now is not None:
-                detail = f"no plugin reads the transcripts of {harness!r}"
-            elif known is not None:
-                detail = "it is gone; its totals are those of the last read"
-            else:
-                detail = "there is no such file"
-            code = "missing" if now is None else "no_reader"
-            self._faults.append(SourceFault(path=path, code=code, detail=detail))
+            code, detail = "no_reader", f"no plugin reads the transcripts of {harness!r}"
+            if now is None:
+                code, detail = _why_unseen(path, is_known=known is not None)
+            self._passing_fault(path, code, detail)
             return known.source if known else 0
         if known is not None and known.position is not None:
             held = known.position
@@ -301,11 +246,16 @@ class _Reading:
                 detail = error.strerror or "it is no regular file"
                 if os.path.isdir(path):
                     detail = f"there is no transcript of {harness} in that folder"
-            self._faults.append(SourceFault(path=path, code=code, detail=detail))
+            self._passing_fault(path, code, detail)
             found = self._state.source(harness, path)
             return found.source if found else 0
         self._state.release()
         return known.source
+
+    def _passing_fault(self, path: str, code: str, detail: str) -> None:
+        """Note a fault that the state does not keep with its source."""
+        self._faults.append(SourceFault(path=path, code=code, detail=detail))
+        self._is_kept = False
 
     def _fold(
         self,

@@ -17,7 +17,7 @@ import json
 import os
 import sqlite3
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import attrs
 
@@ -72,6 +72,15 @@ class KnownSource:
         return self.began, self.born, path
 
 
+class KeptAnswer(NamedTuple):
+    """What a read found whose files were not touched since."""
+
+    sources: list[int]
+    """Their numbers, in the order in which they were asked for."""
+    found: list[ActorGroups]
+    faults: list[SourceFault]
+
+
 class UsageState:
     """The open state. Use `begin`, then the rest, then `commit`.
 
@@ -103,10 +112,11 @@ class UsageState:
             meta = {}
         boot = Procfs().boot_id()
         if meta.get("schema") == str(SCHEMA) and (meta.get("boot") == boot or self._is_whole()):
-            if meta["boot"] != boot:
+            if meta["boot"] == boot:
+                self._changes = self._db.total_changes
+            else:
                 self._db.execute("UPDATE meta SET value = ? WHERE key = 'boot'", (boot,))
                 self._db.execute("DELETE FROM answer")
-            self._changes = self._db.total_changes
             return
         if self.path is not None:
             with suppress(OSError):  # another user's, in a shared folder
@@ -125,7 +135,11 @@ class UsageState:
         return checked == ("ok",) and self.records.sums_agree()
 
     def commit(
-        self, asked: bytes = b"", sources: Iterable[int] = (), found: Iterable[ActorGroups] = ()
+        self,
+        asked: bytes = b"",
+        sources: Iterable[int] = (),
+        found: Iterable[ActorGroups] = (),
+        faults: Iterable[SourceFault] = (),
     ) -> None:
         """Keep what was read, and what was found in all of these sources, for `answer`.
 
@@ -137,26 +151,18 @@ class UsageState:
             self._db.execute("DELETE FROM answer")
             if asked and self.path is not None:
                 told = [(*actor, [[*group] for group in groups]) for *actor, groups in found]
-                answer = json_text((list(sources), told)).encode()
+                failed = [(one.path, one.code, one.detail) for one in faults]
+                answer = json_text((list(sources), told, failed)).encode()
                 self._db.execute("INSERT INTO answer VALUES (?, ?)", (asked, answer))
         self._db.execute("COMMIT")
 
-    def answer(self, asked: bytes) -> tuple[list[int], list[ActorGroups]] | None:
-        """Return the sources and what was found in them, if it is known and nothing changed."""
+    def answer(self, asked: bytes) -> KeptAnswer | None:
+        """Return what was found before, if that was asked and nothing changed."""
         if not asked:
             return None
         query = "SELECT found FROM answer WHERE asked = ?"
         row = self._db.execute(query, (asked,)).fetchone()
-        if row is None:
-            return None
-        parser = json_parser()
-        try:
-            sources, found = parser.parse(row[0])
-        except parser.errors:  # the disk changed it
-            return None
-        for actor in found:
-            actor[4] = [tuple.__new__(UsageGroup, group) for group in actor[4]]
-        return sources, found
+        return None if row is None else _answer_of(row[0])
 
     def close(self) -> None:
         """Close the file; an open transaction is rolled back."""
@@ -288,6 +294,29 @@ class UsageState:
             ).fetchall()
         known.position, known.memory, known.faults, known.began = None, {}, [], 0.0
         return again[1:]
+
+
+def _answer_of(text: bytes) -> KeptAnswer | None:
+    """Return what was kept as text; None where another version, or the disk, made it other."""
+    parser = json_parser()
+    errors: tuple[type[Exception], ...] = (*parser.errors, TypeError)
+    try:
+        sources, told, failed = parser.parse(text)
+        found: list[ActorGroups] = [
+            (key, harness, parent, held_by, [*map(_group_of, groups)])
+            for key, harness, parent, held_by, groups in told
+        ]
+        faults = [SourceFault(path=path, code=code, detail=what) for path, code, what in failed]
+    except errors:
+        return None
+    return KeptAnswer(sources, found, faults)
+
+
+def _group_of(fields: list[Any]) -> UsageGroup:
+    if len(fields) != len(UsageGroup._fields):
+        raise ValueError("this is no group")
+    group: UsageGroup = tuple.__new__(UsageGroup, fields)
+    return group
 
 
 def _row(

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from heddle_registry.adapters.usage_reader import UsageReport, read_usage
+from heddle_registry.adapters.usage_reader import read_usage
 from heddle_registry.plugins import Plugins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from heddle_registry.adapters.usage_report import UsageReport
     from heddle_registry.core.usage import UsageTotals
 
 _CUTS: Final = 24

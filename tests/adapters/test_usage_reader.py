@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from heddle_registry.adapters import usage_names, usage_reader, usage_rows, usage_state
 from heddle_registry.adapters.garbage import OBJECTS_BETWEEN
-from heddle_registry.adapters.usage_reader import UsageReport, read_usage
+from heddle_registry.adapters.usage_reader import read_usage
 from heddle_registry.core.usage import UsageCounter, UsageGroup, UsageRecord
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from heddle_registry.adapters.transcripts import TranscriptSource
+    from heddle_registry.adapters.usage_report import UsageReport
 
 ROOT = Path(__file__).parents[2]
 
@@ -271,6 +272,28 @@ def test_records_that_are_known_and_told_again_larger_are_joined_however_many(
     read(path, state=tmp_path)
     write(path, *({"id": f"r{n}", "out": 3} for n in range(known + 1)), mode="a")
     assert outputs(read(path, state=tmp_path)) == {f"path:{path}": 3 * (known + 1)}
+
+
+def test_faults_that_stay_are_told_again_with_the_answer_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage_reader, "MANY_SOURCES", 1)
+    one = write(tmp_path / "a.jsonl", {"id": "a", "out": 1})
+    with one.open("ab") as file:
+        file.write(b'{"out": to\n')
+    first = read(one, state=tmp_path)
+    assert [fault.code for fault in first.faults] == ["unparsable"]
+    monkeypatch.setattr(usage_rows.RecordTable, "groups", None)
+    assert read(one, state=tmp_path) == first
+
+
+def test_a_file_that_cannot_be_looked_at_is_a_fault_of_its_own(tmp_path: Path) -> None:
+    one, circle = write(tmp_path / "a.jsonl", {"id": "a", "out": 1}), tmp_path / "circle"
+    circle.symlink_to(circle)
+    for odd in (circle, tmp_path / ("n" * 300), Path(f"{tmp_path}/zero\0")):
+        report = read(odd, one)
+        assert outputs(report) == {f"path:{one}": 1}
+        assert [(fault.path, fault.code) for fault in report.faults] == [(str(odd), "unreadable")]
 
 
 def test_what_is_unchanged_as_a_whole_is_told_from_the_answer_before(

@@ -11,7 +11,7 @@ from heddle_registry.adapters.json_parser import standard_parser
 from heddle_registry.adapters.position import Position
 from heddle_registry.adapters.procfs import Procfs
 from heddle_registry.adapters.transcripts import SourceFault
-from heddle_registry.adapters.usage_state import UsageState, remove_state
+from heddle_registry.adapters.usage_state import KeptAnswer, UsageState, remove_state
 from heddle_registry.core.usage import UsageRecord
 
 if TYPE_CHECKING:
@@ -109,12 +109,11 @@ def test_an_answer_is_kept_with_what_it_tells_of_until_that_changes(
     path = tmp_path / "usage.sqlite"
     state = filled(path)
     add(state, "/one", 1)
-    found = state.records.groups([1])
-    state.commit(b"asked", [1], found)
+    found, fault = state.records.groups([1]), SourceFault(path="/one", code="torn", detail="x")
+    state.commit(b"asked", [1], found, [fault])
     state.begin()
     assert state.answer(b"other") is None
-    numbers, kept = state.answer(b"asked") or ([], [])
-    assert (numbers, [tuple(actor) for actor in kept]) == ([1], found)
+    assert state.answer(b"asked") == KeptAnswer([1], found, [fault])
     state.commit(b"other", [1], found)
     state.begin()
     assert state.answer(b"other") is None, "that alone is not worth a write"
@@ -122,6 +121,9 @@ def test_an_answer_is_kept_with_what_it_tells_of_until_that_changes(
     state.close()
     state = filled(path, boot="boot-2")
     assert state.answer(b"asked") is None, "sums are proved, an answer is not"
+    state.commit(b"asked", [1], found)
+    state.begin()
+    assert state.answer(b"asked") is not None
     add(state, "/two", 2)
     state.commit(b"both", [1, 2], state.records.groups([1, 2]))
     state.begin()
@@ -134,13 +136,18 @@ def test_an_answer_is_kept_with_what_it_tells_of_until_that_changes(
     state.close()
 
 
-def test_an_answer_that_the_disk_changed_is_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "other",
+    ["", "[", "null", "[1,2]", "[[1],[[1]],[]]", "[[1],[],[[1]]]", "[[1],5,[]]",
+     '[[1],[["k","h",null,[1],[[1,2]]]],[]]'],
+)  # fmt: skip
+def test_an_answer_of_another_form_is_none(tmp_path: Path, other: str) -> None:
     state = filled(tmp_path / "usage.sqlite")
     add(state, "/one", 1)
     state.commit(b"asked", [1], state.records.groups([1]))
     state.close()
     db = sqlite3.connect(tmp_path / "usage.sqlite", isolation_level=None)
-    db.execute("UPDATE answer SET found = substr(found, 2)")
+    db.execute("UPDATE answer SET found = ?", (other.encode(),))
     db.close()
     state = filled(tmp_path / "usage.sqlite")
     assert state.answer(b"asked") is None
