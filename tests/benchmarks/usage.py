@@ -309,11 +309,11 @@ def section(found: dict[str, dict[str, float]], command: str) -> list[str]:
         return [*out, "Not measured: the real transcripts are not beside the checkout.", ""]
     out += [
         "Real transcripts repeated under other ids, read with the checkout's plugins and a state",
-        "beside them; every total was asserted. *All, as they lie* has each real file as often as",
-        "each other, and is what the budgets of a first and second read are for; the rows below it",
-        "take each harness by itself. *Loop*: `for line in file`, a look for the marker of a usage",
-        "line, `orjson.loads`, nothing else. Processor time without imports, each in a process of",
-        "its own, the quickest of several turns.",
+        "beside them; every total that all of them tell was asserted. *All, as they lie* has each",
+        "real file as often as each other, and is what the budgets of a first and second read are",
+        "for; the rows below it take each harness by itself. *Loop*: `for line in file`, a look",
+        "for the marker of a usage line, `orjson.loads`, nothing else. Processor time without",
+        "imports, each in a process of its own, the quickest of several turns.",
         "[What limits it](explanation/usage-speed.md).",
         "",
         "```sh",
@@ -339,6 +339,9 @@ def section(found: dict[str, dict[str, float]], command: str) -> list[str]:
             f"| {_cell(row['appended'] / first, APPENDED) if 'appended' in row else '–'} "
             f"| {_cell(row['peak_mb'], PEAK_MB, '.0f')} |"
         )
+    slow = [harness for harness, row in found.items() if row["loop"] / row["first"] < FIRST]
+    if alone := [harness for harness in slow if harness != TOGETHER]:
+        out += ["", f"By themselves, less than {FIRST} of the loop: {', '.join(alone)}."]
     return [*out, ""]
 
 
