@@ -3,7 +3,7 @@
 A *shape* is a named tuple. Its fields are the keys that matter, each with a default: ``Any`` for
 a value as it is, ``Other | None`` for an object of another shape, ``list[Other] | None`` for a
 list of them, both None by default. Nothing else of a line becomes an object, and making objects is
-most of the time of parsing.
+a third of the time of parsing, or more.
 
 A key that is no name in Python is given by `keyed`.
 

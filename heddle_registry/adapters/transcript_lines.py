@@ -17,7 +17,7 @@ NATIVE_BYTES: Final = 1 << 15
 
 def hits(block: bytearray, limit: int, needles: tuple[bytes, ...]) -> Iterator[tuple[int, int]]:
     """Return the bounds of each line that contains a needle, jumping over the others."""
-    if not needles:
+    if not needles or not all(needles):  # nothing at all is in every line
         return _all_of(block, limit)
     if len(needles) > 1:
         return _hits_of_any(block, limit, needles)

@@ -13,7 +13,7 @@ from heddle_registry.adapters.transcript_lines import hits
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.sampled_from([b"a", b"b c", b"c", b"", b"abc"]), max_size=8),
-    st.sampled_from([(), (b"a",), (b"b", b"c"), (b"x",), (b"bc", b"a", b"c")]),
+    st.sampled_from([(), (b"a",), (b"b", b"c"), (b"x",), (b"bc", b"a", b"c"), (b"",), (b"a", b"")]),
     st.integers(0, 30),
     st.sampled_from([1, transcript_lines.NATIVE_BYTES]),
 )

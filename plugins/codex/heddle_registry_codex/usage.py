@@ -34,8 +34,6 @@ BURST_S: Final = 1.0
 MAX_RUN: Final = 500
 """Readings answered at once."""
 _THREAD: Final = re.compile(r"rollout-.*-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl$")
-
-
 _OF_EXEC: Final = ("turn.completed", "thread.started")
 _TURNS: Final = ("turn_context", "session_meta", "token_usage_record")
 """Not sets: a type that is no text has no hash."""
