@@ -68,6 +68,67 @@ def test_a_child_forked_in_the_middle_of_an_import_can_use_the_registry(
     assert (done.returncode, done.stderr) == (0, "")
 
 
+INSIDE_SQLITE = """if True:
+    import os, sys, threading, time
+    from heddle_registry import AgentEntry, AgentRegistry, AgentStatus
+    from heddle_registry.adapters import sqlite_forks
+    from heddle_registry.adapters.index_tables import open_database
+
+    registry = AgentRegistry(sys.argv[1])
+    sqlite_forks.MOST_WAIT_S = float(sys.argv[2])
+    entered, forked, left = threading.Event(), threading.Event(), []
+
+    def reserve(branch):
+        return registry.try_reserve_thread(branch, lambda new: AgentEntry(
+            session_id=new, thread=branch, base_state="b", status=AgentStatus.ACTIVE,
+            started_at=registry.host.now().at, pid=os.getpid()))
+
+    def statement():
+        with sqlite_forks.inside():
+            entered.set()
+            forked.wait(float(sys.argv[3]))
+            left.append(True)
+
+    reserve("one")
+    other = threading.Thread(target=statement)
+    other.start()
+    assert entered.wait(60)
+    child = os.fork()
+    if child == 0:
+        has_index = True
+        try:
+            open_database("file::memory:").close()
+        except Exception:
+            has_index = False
+        granted = reserve("two").entry.thread == "two"
+        found = {entry.thread for entry in registry.list()} == {"one", "two"}
+        os._exit(bool(left) + 2 * has_index + 4 * granted + 8 * found)
+    forked.set()
+    other.join(60)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    with sqlite_forks.inside():
+        pass
+    """
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize(
+    ("most_wait_s", "inside_s", "said"),
+    [("60", "0.3", 1 + 2 + 4 + 8), ("0.01", "60", 0 + 0 + 4 + 8)],
+    ids=["it is waited for", "it takes too long"],
+)
+def test_a_child_never_waits_for_an_os_thread_that_was_inside_sqlite(
+    tmp_path: Path, most_wait_s: str, inside_s: str, said: int
+) -> None:
+    """Said: had it left, may the child use SQLite, was it granted, does it see both."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", INSIDE_SQLITE, str(tmp_path / ".heddle"),
+         most_wait_s, inside_s],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == (f"{said}\n", "")
+
+
 NEVER_IN_A_CALL = {  # what other systems need, and reading what was used
     "heddle_registry.adapters.fasteners_lock", "heddle_registry.adapters.json_stream",
     "heddle_registry.adapters.procfs", "heddle_registry.adapters.psutil_host",

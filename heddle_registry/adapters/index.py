@@ -13,7 +13,6 @@ Connections are not carried over a fork.
 
 from __future__ import annotations
 
-import _thread
 import os
 import sqlite3
 import stat
@@ -45,6 +44,7 @@ from heddle_registry.adapters.index_tables import (
     unlink_quietly,
 )
 from heddle_registry.adapters.record_files import CLOCK_TICK_NS, is_closed
+from heddle_registry.adapters.sqlite_forks import inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -73,7 +73,6 @@ class Index:
     def __init__(self, layout: Layout, boot_id: Callable[[], str]) -> None:
         self._layout = layout
         self.boot_id = boot_id
-        self._mutex = _thread.RLock()
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int, int] | None = None  # pid, device, inode
         self.tick_ns = CLOCK_TICK_NS
@@ -84,20 +83,19 @@ class Index:
 
     def forget_parent(self) -> None:
         """In a forked child: leave the parent's connection alone and begin with none."""
-        self._mutex = _thread.RLock()
         _left_behind.append(self._connection)
         self._connection = None
 
     def close(self) -> None:
         """Close the connection; the next question opens it again."""
-        with self._mutex:
+        with inside():
             self._drop()
 
     def __del__(self) -> None:
         if self._opened is not None and self._opened[0] != os.getpid():
             _left_behind.append(self._connection)
         else:
-            self._drop()
+            self.close()
 
     # -- trust -------------------------------------------------------------------------------
 
@@ -146,7 +144,7 @@ class Index:
         self, stamps: Stamps, query: str, arguments: Sequence[Any]
     ) -> list[tuple[Any, ...]] | None:
         # Stamps and rows come from one read transaction; None where they are not of one moment.
-        with self._mutex:
+        with inside():
             connection = self._connect()
             if connection is None:
                 return None
@@ -251,7 +249,7 @@ class Index:
 
         Otherwise nothing is stamped, and the next reader catches up. ``read`` reads one file.
         """
-        with self._mutex:
+        with inside():
             connection = self._connect()
             if connection is None:
                 return
@@ -320,7 +318,7 @@ class Index:
 
     def adopt(self, fresh: str) -> bool:
         """Put in place what `build_index` made; whether that worked. It still has to catch up."""
-        with self._mutex:
+        with inside():
             self._drop()
             try:
                 unlink_quietly(self._layout.index + "-journal")
@@ -335,7 +333,7 @@ class Index:
 
         None where another boot made them: a power loss may have torn what no stamp shows.
         """
-        with self._mutex:
+        with inside():
             connection = self._connect()
             try:
                 found = read_known(connection) if connection is not None else None
@@ -346,7 +344,7 @@ class Index:
 
     def is_still(self, known: Known) -> bool:
         """Return whether ``known`` is what `known` would return now."""
-        with self._mutex:
+        with inside():
             connection = self._connect()
             try:
                 found = connection and connection.execute("SELECT * FROM meta").fetchone()
@@ -367,7 +365,7 @@ class Index:
 
         Return whether that worked; it does not on another index that came in its place meanwhile.
         """
-        with self._mutex:
+        with inside():
             connection = self._connect()
             if connection is None:
                 return False

@@ -23,6 +23,7 @@ from heddle_registry.adapters.index_tables import (
     unlink_quietly,
 )
 from heddle_registry.adapters.record_files import is_closed
+from heddle_registry.adapters.sqlite_forks import inside
 from heddle_registry.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -57,35 +58,43 @@ def build_index(
     fresh = layout.index + ".building"
     unlink_quietly(fresh)
     try:
-        connection = open_database(f"file:{quoted(fresh)}?mode=rwc")
+        with inside():
+            connection = open_database(f"file:{quoted(fresh)}?mode=rwc")
     except sqlite3.Error:
         return None
     try:
-        connection.executescript(TABLES)
-        connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("BEGIN")
+        with inside():
+            connection.executescript(TABLES)
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+            connection.execute("BEGIN")
         # In the order of the keys, and the indexes afterwards: each page is written once.
         names = agents.names()
         row = partial(file_values, real=RealPaths())
         for start in range(0, len(names), _ROWS_AT_ONCE):
             tell(start, len(names))
             part = agents.read_each(names[start : start + _ROWS_AT_ONCE])
-            connection.executemany(PUT_ENTRY, map(row, _readable(part)))
+            rows = [*map(row, _readable(part))]
+            with inside():
+                connection.executemany(PUT_ENTRY, rows)
         for file in _readable(claims.read_each(claims.names())):
-            put_claim_file(connection, file)
+            with inside():
+                put_claim_file(connection, file)
         for statement in INDEXES.split(";"):
-            connection.execute(statement)
+            with inside():
+                connection.execute(statement)
         tick_ns = tick_of(fresh)
-        if tick_ns:
-            connection.execute(YOUNG_INDEX.format(tick_ns=tick_ns))
-        # No stamps yet, and those of no folder are none.
-        connection.execute("INSERT INTO meta VALUES (?, NULL, NULL, ?)", (boot_id, tick_ns))
-        connection.execute("COMMIT")
-        connection.execute("PRAGMA journal_mode = DELETE")
-        connection.close()
+        with inside():
+            if tick_ns:
+                connection.execute(YOUNG_INDEX.format(tick_ns=tick_ns))
+            # No stamps yet, and those of no folder are none.
+            connection.execute("INSERT INTO meta VALUES (?, NULL, NULL, ?)", (boot_id, tick_ns))
+            connection.execute("COMMIT")
+            connection.execute("PRAGMA journal_mode = DELETE")
+            connection.close()
         os.chmod(fresh, folder_mode(os.stat(layout.root)))
     except (sqlite3.Error, OSError, StoreUnavailable):
-        connection.close()
+        with inside():
+            connection.close()
         unlink_quietly(fresh)
         return None
     return fresh

@@ -20,6 +20,7 @@ from heddle_registry.adapters.index_rows import (
     key_row,
 )
 from heddle_registry.adapters.record_files import CLOCK_TICK_NS, stamp_of
+from heddle_registry.adapters.sqlite_forks import is_safe
 from heddle_registry.core.lifecycle import AgentStatus
 
 if TYPE_CHECKING:
@@ -272,11 +273,15 @@ def new_stamp() -> int:
 
 
 def open_database(uri: str) -> sqlite3.Connection:
-    """Open or make a database at ``uri``.
+    """Open or make a database at ``uri``; the caller is `inside`, as long as it uses it.
 
     Not WAL: a user who may only read the folder must be able to read it. Not synchronous: what a
     power loss takes, the next boot would not have trusted.
+
+    :raises sqlite3.Error: it cannot be opened, or this process must not use SQLite
     """
+    if not is_safe():
+        raise sqlite3.OperationalError("another OS thread was inside SQLite at the fork")
     connection = sqlite3.connect(
         uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
     )
