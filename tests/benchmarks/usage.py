@@ -50,7 +50,7 @@ LARGE = {"claude-code", "codex"}
 """Of the others there are only a few small files: a tenth as much is enough."""
 ONE_FILE_MB, LONG = 100, "claude/35"
 TOGETHER = "all, as they lie"
-APPENDS = 5
+APPENDS = 10
 _SESSION = re.compile(rb'"sessionId":"[^"]+"')
 _IDS = re.compile(
     rb"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"
