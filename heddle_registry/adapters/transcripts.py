@@ -158,33 +158,41 @@ class TranscriptSource:
         decode: Callable[[Text], Any],
         shape: type[tuple[Any, ...]] | None,
     ) -> Iterator[Any]:
-        for block, limit, base in self._blocks(tail=True):
-            with memoryview(block) as view:
-                for start, end in hits(block, limit, needles):
-                    self.line_at, self.line_bytes = base + start, end - start
-                    try:
-                        found = decode(view[start:end])
-                    except self._json.errors:
-                        yield from self._slowly(view[start:end], shape)
-                        continue
-                    yield found
+        # Not by `yield from`, which costs each line a step more.
+        return chain.from_iterable(
+            self._each_in(block, limit, base, needles, decode, shape)
+            for block, limit, base in self._blocks(tail=True)
+        )
+
+    def _each_in(
+        self,
+        block: bytearray,
+        limit: int,
+        base: int,
+        needles: tuple[bytes, ...],
+        decode: Callable[[Text], Any],
+        shape: type[tuple[Any, ...]] | None,
+    ) -> Iterator[Any]:
+        with memoryview(block) as view:
+            for start, end in hits(block, limit, needles):
+                self.line_at, self.line_bytes = base + start, end - start
+                try:
+                    found = decode(view[start:end])
+                except self._json.errors:
+                    yield from self._slowly(view[start:end], shape)
+                    continue
+                yield found
 
     def _at_once(
         self, decoder: ShapeDecoder, shape: type[tuple[Any, ...]], needles: tuple[bytes, ...]
     ) -> Iterator[Iterable[Any]]:
         for block, limit, base in self._blocks(tail=True):
-            with memoryview(block) as view:
-                try:
-                    found = decoder.many(view[:limit])
-                except self._json.errors:
-                    # A line is torn, or does not fit: each by itself.
-                    found = []
-                    for start, end in hits(block, limit, needles):
-                        self.line_at = base + start
-                        try:
-                            found.append(decoder.one(view[start:end]))
-                        except self._json.errors:
-                            found += self._slowly(view[start:end], shape)
+            try:
+                with memoryview(block)[:limit] as text:
+                    found = decoder.many(text)
+            except self._json.errors:
+                # A line is torn, or does not fit: each by itself.
+                found = [*self._each_in(block, limit, base, needles, decoder.one, shape)]
             yield found
 
     def _slowly(self, line: memoryview, shape: type[tuple[Any, ...]] | None) -> Iterator[Any]:
@@ -259,11 +267,11 @@ class TranscriptSource:
         """
         with self._document() as file:
             try:
-                text = self._small(file)
-                found = self._shape(shape, text)
+                found = self._shape(shape, self._small(file))
             except self._json.errors:
-                for key, value in self._members(file, lists_of(shape)):
-                    part = {key: [value] if key in lists_of(shape) else value}
+                lists = lists_of(shape)
+                for key, value in self._members(file, lists):
+                    part = {key: [value] if key in lists else value}
                     yield from members_of(shape, shaped(shape, part))
                 return
         yield from members_of(shape, found)
