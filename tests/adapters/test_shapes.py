@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -10,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heddle_registry.adapters import transcripts
-from heddle_registry.adapters.json_parser import standard_parser
 from heddle_registry.adapters.shapes import decoder_of, keyed, shaped
 from heddle_registry.adapters.transcripts import TranscriptSource
+from tests.parsers import without_msgspec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,9 +76,7 @@ def test_every_way_finds_the_same(tmp_path: Path, lines: list[str], ends: bool, 
     path.write_text("\n".join(lines) + ("\n" if ends else ""))
     each = read(path, block=block)
     assert read(path, block=block, at_once=True) == each
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transcripts, "decoder_of", lambda _shape: None)
-        patch.setattr(transcripts, "json_parser", standard_parser)
+    with without_msgspec():
         assert read(path, block=block) == each
 
 
@@ -129,17 +128,15 @@ def test_a_document_is_read_as_far_as_its_shape_goes_however_large_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, size: int, has_msgspec: bool
 ) -> None:
     monkeypatch.setattr(transcripts, "BLOCK_BYTES", size)
-    if not has_msgspec:
-        monkeypatch.setattr(transcripts, "decoder_of", lambda _shape: None)
-        monkeypatch.setattr(transcripts, "json_parser", standard_parser)
     path = tmp_path / "chat.json"
     parts = [{"kind": 1, "more": [2]}, 7, {"kind": 3}]
     given = {"name": "n", "$set": {"kind": 5}, "parts": parts, "other": 6}
     path.write_text(json.dumps(given, indent=1))
 
     def found() -> tuple[list[Any], list[str]]:
-        source = TranscriptSource("acme", str(path))
-        members = [(name, plain(one)) for name, one in source.shaped_document(Chat)]
+        with nullcontext() if has_msgspec else without_msgspec():
+            source = TranscriptSource("acme", str(path))
+            members = [(name, plain(one)) for name, one in source.shaped_document(Chat)]
         return members, [fault.code for fault in source.faults]
 
     whole = [("name", "n"), ("patch", {"kind": 5}), ("parts", {"kind": 1}), ("parts", {"kind": 3})]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,15 +20,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heddle_registry.adapters import transcripts
-from heddle_registry.adapters.json_parser import standard_parser
 from heddle_registry.adapters.transcript_folders import discover
 from heddle_registry.adapters.usage_reader import read_usage
 from heddle_registry.core.usage import UsageTotals, roll_up
+from tests.parsers import without_msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from heddle_registry.adapters.usage_report import UsageReport
 
 ROOT = Path(__file__).parents[2]
@@ -169,15 +165,6 @@ def test_real_files_read_in_pieces_give_what_they_give_in_one(tmp_path: Path) ->
         assert {row.actor: row.totals for row in report.rows} == {
             row.actor: row.totals for row in whole.rows
         }
-
-
-@contextmanager
-def without_msgspec() -> Iterator[None]:
-    """As where the extra ``fast`` is not installed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transcripts, "decoder_of", lambda _shape: None)
-        patch.setattr(transcripts, "json_parser", standard_parser)
-        yield
 
 
 def found_in(report: UsageReport) -> Any:
