@@ -160,11 +160,7 @@ class RecordTable:
         for row in rows.values():
             by_key.setdefault(row[2:5], []).append(row)
         for key, alike in by_key.items():
-            if key[2] & REPLAYED:
-                continue
-            if len(alike) == 1:  # as in most small files
-                self._move(key, alike[0][SUMS_AT:])
-            else:
+            if not key[2] & REPLAYED:
                 self._move(key, map(sum, [*zip(*alike, strict=True)][SUMS_AT:]))
 
     def _replace(self, rows: dict[int, Row]) -> None:
